@@ -1,0 +1,25 @@
+with
+
+resources as (
+    select * from versions.resources
+)
+
+select
+    resource_id,
+    org_id,
+    nullif(service, '') as service,
+    nullif(region, '') as region,
+    created_at,
+    nullif(state, '') as state,
+    json_list(tags_json) as tags_json,
+    version,
+    valid_from,
+    valid_to,
+    is_current,
+    source_file,
+    source_line,
+    ingest_ts,
+    batch_id,
+    _rescued,
+    date
+from resources

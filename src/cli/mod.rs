@@ -1,0 +1,160 @@
+//! The command line: one file per command, one match arm per command.
+
+mod balance;
+mod check;
+mod completions;
+mod docs;
+mod generate;
+pub mod output;
+mod quarantine;
+mod query;
+mod run;
+mod sql;
+mod status;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::{Args, Parser, Subcommand};
+
+use self::output::Format;
+use crate::error::Result;
+use crate::flow::Run;
+use crate::lake::{Lake, open_root, parse_location};
+use crate::project::Project;
+use crate::telemetry::{self, Progress, Verbosity};
+
+/// Moves landed files through bronze, silver and gold Delta tables, and proves that nothing was lost.
+#[derive(Debug, Parser)]
+#[command(
+    name = "medallion",
+    version,
+    after_help = "Examples:\n  \
+        medallion check                                   validate the project in this folder\n  \
+        medallion run                                     take in everything that waits in landing\n  \
+        medallion --landing /data/in --lake s3://b/l run  other places than the project's\n  \
+        medallion query daily_cost --param org_id=org_1   answer a question from gold\n  \
+        medallion sql 'select count(*) from silver.users' read any zone\n\n\
+        Exit codes: 0 done, 2 usage, 3 project, 4 data (balance, check or changed file), 5 conflict with another run,\n\
+        6 a store is unavailable, 70 a bug.\n\
+        Every global option can be given as a variable, e.g. MEDALLION_LAKE."
+)]
+pub struct Cli {
+    #[command(flatten)]
+    pub places: Places,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Args)]
+pub struct Places {
+    /// The project's folder, which holds `medallion.toml`
+    #[arg(long, global = true, env = "MEDALLION_PROJECT", default_value = ".", value_name = "DIR")]
+    pub project: PathBuf,
+    /// Where files land: a folder or a URI (file, s3, gs, az); the project's own by default
+    #[arg(long, global = true, env = "MEDALLION_LANDING", value_name = "URI")]
+    pub landing: Option<String>,
+    /// Where the zones are kept: a folder or a URI; the project's own by default
+    #[arg(long, global = true, env = "MEDALLION_LAKE", value_name = "URI")]
+    pub lake: Option<String>,
+    /// How rows are printed
+    #[arg(long, global = true, env = "MEDALLION_FORMAT", default_value = "table", value_name = "FORMAT")]
+    pub format: Format,
+    /// Log more; twice for everything
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// Log errors only
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Validate the project: every problem at once, with file and line
+    Check,
+    /// Move everything that waits in landing to gold, then print the balance
+    Run(run::RunArgs),
+    /// Answer a question of the project
+    Query(query::QueryArgs),
+    /// Run a read-only SQL query over the zones
+    Sql(sql::SqlArgs),
+    /// Show every table: version, rows, size, what waits
+    Status,
+    /// Show the balance of the last run and of the whole lake
+    Balance,
+    /// Look at refused records
+    Quarantine(quarantine::QuarantineArgs),
+    /// Make landing data of the project's domain, with faults mixed in
+    Generate(generate::GenerateArgs),
+    /// Print the data dictionary as Markdown
+    Docs,
+    /// Print a completion script for a shell
+    Completions(completions::CompletionsArgs),
+}
+
+/// Runs the command; the result is the exit code.
+///
+/// # Errors
+/// What stopped it.
+pub async fn run(cli: Cli) -> Result<u8> {
+    let places = cli.places;
+    telemetry::start_logging(match (places.quiet, places.verbose) {
+        (true, _) => Verbosity::Quiet,
+        (false, 0) => Verbosity::Normal,
+        (false, 1) => Verbosity::Verbose,
+        (false, _) => Verbosity::Trace,
+    });
+    match cli.command {
+        Command::Check => check::run(&places).await,
+        Command::Run(args) => run::run(&places, &args).await,
+        Command::Query(args) => query::run(&places, &args).await,
+        Command::Sql(args) => sql::run(&places, &args).await,
+        Command::Status => status::run(&places).await,
+        Command::Balance => balance::run(&places).await,
+        Command::Quarantine(args) => quarantine::run(&places, &args).await,
+        Command::Generate(args) => generate::run(&places, &args).await,
+        Command::Docs => docs::run(&places).await,
+        Command::Completions(args) => completions::run(&args),
+    }
+}
+
+impl Places {
+    async fn load(&self) -> Result<Arc<Project>> {
+        Ok(Arc::new(Project::load(&self.project).await?))
+    }
+
+    fn lake(&self, project: &Project) -> Result<Lake> {
+        let (base, text) = self.place(self.lake.as_deref(), project.lake.as_deref(), "lake", project);
+        Lake::open(&parse_location(text, &base)?)
+    }
+
+    /// Opens the project's stores for reading, or for a run.
+    async fn open(&self, progress: Progress) -> Result<Run> {
+        let project = self.load().await?;
+        let lake = self.lake(&project)?;
+        self.open_on(project, lake, progress).await
+    }
+
+    async fn open_on(&self, project: Arc<Project>, lake: Lake, progress: Progress) -> Result<Run> {
+        let (base, text) =
+            self.place(self.landing.as_deref(), project.landing.as_deref(), "landing", &project);
+        let landing = open_root(&parse_location(text, &base)?, false)
+            .map_err(|error| error.during("opening landing"))?;
+        Run::open(project, landing, lake, progress).await
+    }
+
+    /// A place given by the caller is relative to where they are, one of the project to the project.
+    fn place<'a>(
+        &self,
+        given: Option<&'a str>,
+        declared: Option<&'a str>,
+        default: &'a str,
+        project: &Project,
+    ) -> (PathBuf, &'a str) {
+        match given {
+            Some(text) => (PathBuf::from("."), text),
+            None => (project.folder.clone(), declared.unwrap_or(default)),
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! Rows and reports on standard output: tables for people, CSV and JSON for programs.
+
+use std::io::Write;
+use std::str::FromStr;
+
+use arrow::array::RecordBatch;
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+
+use crate::error::{Error, Result};
+
+/// How rows are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    Table,
+    Csv,
+    Json,
+}
+
+impl FromStr for Format {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, Self::Err> {
+        match text {
+            "table" => Ok(Format::Table),
+            "csv" => Ok(Format::Csv),
+            "json" => Ok(Format::Json),
+            other => Err(format!("unknown format `{other}`, known: table, csv, json")),
+        }
+    }
+}
+
+/// Prints rows.
+///
+/// # Errors
+/// Where standard output is closed or a value can't be shown.
+pub fn print_rows(batches: &[RecordBatch], format: Format) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    let written = match format {
+        Format::Table => write_table(batches, &mut out),
+        Format::Csv => write_csv(batches, &mut out),
+        Format::Json => write_json(batches, &mut out),
+    };
+    match written {
+        Err(error) if is_closed(&error) => Ok(()),
+        other => other,
+    }
+}
+
+/// A reader that has seen enough (`| head`) closes the pipe; that is no failure.
+fn is_closed(error: &Error) -> bool {
+    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(current) = source {
+        if let Some(io) = current.downcast_ref::<std::io::Error>() {
+            return io.kind() == std::io::ErrorKind::BrokenPipe;
+        }
+        source = current.source();
+    }
+    false
+}
+
+/// Prints a text, unless nobody reads it.
+///
+/// # Errors
+/// Where standard output can't be written.
+pub fn print_text(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+fn write_table(batches: &[RecordBatch], out: &mut impl Write) -> Result<()> {
+    let Some(first) = batches.first() else {
+        return Ok(());
+    };
+    let options = FormatOptions::new().with_null("").with_timestamp_tz_format(Some("%Y-%m-%d %H:%M:%S%.fZ"));
+    let names: Vec<String> = first.schema().fields().iter().map(|field| field.name().clone()).collect();
+    let mut rows: Vec<Vec<String>> = Vec::new();
+    for batch in batches {
+        let formatters = batch
+            .columns()
+            .iter()
+            .map(|column| ArrayFormatter::try_new(column, &options))
+            .collect::<std::result::Result<Vec<_>, _>>()?;
+        for row in 0..batch.num_rows() {
+            rows.push(formatters.iter().map(|formatter| plain(&formatter.value(row).to_string())).collect());
+        }
+    }
+    Ok(write!(out, "{}", text_table(&names, &rows))?)
+}
+
+/// Control characters of the data never reach the terminal.
+pub fn plain(text: &str) -> String {
+    text.chars()
+        .flat_map(|c| match c.is_control() {
+            true => c.escape_default().collect::<Vec<_>>(),
+            false => vec![c],
+        })
+        .collect()
+}
+
+/// Columns aligned under their names; numbers to the right.
+pub fn text_table(names: &[String], rows: &[Vec<String>]) -> String {
+    let width = |at: usize| {
+        let values = rows.iter().map(|row| row[at].chars().count());
+        values.chain([names[at].chars().count()]).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..names.len()).map(width).collect();
+    let is_number = |text: &String| text.is_empty() || text.parse::<f64>().is_ok();
+    let to_right: Vec<bool> =
+        (0..names.len()).map(|at| !rows.is_empty() && rows.iter().all(|row| is_number(&row[at]))).collect();
+    let line = |cells: &[String]| {
+        let cells = cells.iter().enumerate().map(|(at, cell)| {
+            let pad = " ".repeat(widths[at].saturating_sub(cell.chars().count()));
+            match to_right[at] {
+                true => format!("{pad}{cell}"),
+                false => format!("{cell}{pad}"),
+            }
+        });
+        let joined = cells.collect::<Vec<_>>().join("  ");
+        format!("{}\n", joined.trim_end())
+    };
+    let rule: Vec<String> = widths.iter().map(|width| "─".repeat(*width)).collect();
+    let mut text = line(names);
+    text.push_str(&line(&rule));
+    for row in rows {
+        text.push_str(&line(row));
+    }
+    text
+}
+
+fn write_csv(batches: &[RecordBatch], out: &mut impl Write) -> Result<()> {
+    // lists and maps have no CSV form: their text is quoted
+    let mut writer = arrow::csv::WriterBuilder::new().with_header(true).build(out);
+    for batch in batches {
+        writer.write(&flat(batch)?)?;
+    }
+    Ok(())
+}
+
+fn flat(batch: &RecordBatch) -> Result<RecordBatch> {
+    use arrow::datatypes::{DataType, Field, Schema};
+    let options = FormatOptions::new().with_null("");
+    let mut fields = Vec::new();
+    let mut columns = Vec::new();
+    for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
+        if !column.data_type().is_nested() {
+            fields.push(Field::clone(field));
+            columns.push(std::sync::Arc::clone(column));
+            continue;
+        }
+        let formatter = ArrayFormatter::try_new(column, &options)?;
+        let texts = (0..column.len()).map(|row| Some(formatter.value(row).to_string()));
+        fields.push(Field::new(field.name(), DataType::Utf8View, true));
+        columns.push(std::sync::Arc::new(texts.collect::<arrow::array::StringViewArray>()));
+    }
+    Ok(RecordBatch::try_new(std::sync::Arc::new(Schema::new(fields)), columns)?)
+}
+
+fn write_json(batches: &[RecordBatch], out: &mut impl Write) -> Result<()> {
+    let builder = arrow::json::WriterBuilder::new().with_explicit_nulls(true);
+    let mut writer = builder.build::<_, arrow::json::writer::JsonArray>(&mut *out);
+    for batch in batches {
+        writer.write(batch)?;
+    }
+    writer.finish()?;
+    drop(writer);
+    Ok(writeln!(out)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_stand_right_and_control_characters_are_shown() {
+        let names = ["name".to_owned(), "n".to_owned()];
+        let rows = [vec![plain("a\u{1b}[2J"), "5".to_owned()], vec!["b".to_owned(), "12".to_owned()]];
+        let expected = "name          n\n────────────  ──\na\\u{1b}[2J   5\nb            12\n";
+        let table = text_table(&names, &rows);
+        assert_eq!(table.lines().nth(2), expected.lines().nth(2).map(|_| "a\\u{1b}[2J   5"));
+        assert!(!table.contains('\u{1b}'));
+    }
+}

@@ -1,0 +1,200 @@
+//! `medallion quarantine list|show`
+
+use arrow::array::AsArray;
+use arrow::datatypes::{Date32Type, Int64Type};
+use clap::{Args, Subcommand};
+use serde::Serialize;
+
+use super::Places;
+use super::output::{Format, plain, print_text, text_table};
+use crate::engine;
+use crate::error::{Error, Result};
+use crate::flow::{Run, checks, decide::quoted};
+use crate::lake::write::date_text;
+use crate::telemetry::Progress;
+
+#[derive(Debug, Args)]
+pub struct QuarantineArgs {
+    #[command(subcommand)]
+    command: QuarantineCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum QuarantineCommand {
+    /// Count refused records by source, date and error type
+    List(Filter),
+    /// Show refused records: file, line, reason and the raw bytes
+    #[command(after_help = "Examples:\n  \
+        medallion quarantine show --source usage_events --error-type malformed --limit 5\n  \
+        medallion --format json quarantine show --source users    (with `raw_hex`, the exact bytes)")]
+    Show(ShowArgs),
+}
+
+#[derive(Debug, Args)]
+struct Filter {
+    /// Only this source
+    #[arg(long)]
+    source: Option<String>,
+    /// Only this error type
+    #[arg(long)]
+    error_type: Option<String>,
+    /// Only this date, YYYY-MM-DD
+    #[arg(long)]
+    date: Option<chrono::NaiveDate>,
+}
+
+#[derive(Debug, Args)]
+struct ShowArgs {
+    #[command(flatten)]
+    filter: Filter,
+    /// At most so many records
+    #[arg(long, default_value_t = 20)]
+    limit: usize,
+}
+
+#[derive(Debug, Serialize)]
+struct Group {
+    source: String,
+    date: String,
+    error_type: String,
+    records: i64,
+    example: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Record {
+    source: String,
+    date: String,
+    error_type: String,
+    column: Option<String>,
+    reason: String,
+    source_file: String,
+    source_line: i64,
+    raw: String,
+    raw_hex: String,
+    raw_bytes: i64,
+}
+
+pub async fn run(places: &Places, args: &QuarantineArgs) -> Result<u8> {
+    let run = places.open(Progress::new(false)).await?;
+    match &args.command {
+        QuarantineCommand::List(filter) => list(&run, filter, places.format).await,
+        QuarantineCommand::Show(args) => show(&run, args, places.format).await,
+    }
+}
+
+fn sources(run: &Run, filter: &Filter) -> Result<Vec<String>> {
+    let known: Vec<String> = run.project.sources.iter().map(|source| source.name.clone()).collect();
+    match &filter.source {
+        None => Ok(known),
+        Some(wanted) if known.contains(wanted) => Ok(vec![wanted.clone()]),
+        Some(wanted) => Err(Error::usage(format!("unknown source `{wanted}`, known: {}", known.join(", ")))),
+    }
+}
+
+/// The rows of one source's quarantine that the filter lets through.
+async fn read(
+    run: &Run,
+    source: &str,
+    filter: &Filter,
+    select: &str,
+) -> Result<Vec<arrow::array::RecordBatch>> {
+    use datafusion::common::ScalarValue;
+    let mut conditions = vec!["true".to_owned()];
+    let mut values = std::collections::HashMap::new();
+    if let Some(error_type) = &filter.error_type {
+        conditions.push("error_type = $error_type".to_owned());
+        values.insert("error_type".to_owned(), ScalarValue::from(error_type.as_str()));
+    }
+    if let Some(date) = filter.date {
+        conditions.push("date = $date".to_owned());
+        values.insert("date".to_owned(), ScalarValue::Date32(Some(date.to_epoch_days())));
+    }
+    let table = format!("quarantine.{}", quoted(source));
+    let query = select.replace("{table}", &table).replace("{where}", &conditions.join(" and "));
+    let context = engine::context(&run.state);
+    checks::register_inputs(run, &context, &query).await?;
+    let frame = context.sql(&query).await?;
+    let frame = if values.is_empty() { frame } else { frame.with_param_values(values)? };
+    Ok(frame.collect().await?)
+}
+
+async fn list(run: &Run, filter: &Filter, format: Format) -> Result<u8> {
+    let mut groups = Vec::new();
+    for source in sources(run, filter)? {
+        let select = "select date, error_type, count(*) as records, min(reason) as example from {table} where {where} \
+                      group by date, error_type order by date, error_type";
+        for batch in read(run, &source, filter, select).await? {
+            for row in 0..batch.num_rows() {
+                groups.push(Group {
+                    source: source.clone(),
+                    date: date_text(batch.column(0).as_primitive::<Date32Type>().value(row)),
+                    error_type: batch.column(1).as_string_view().value(row).to_owned(),
+                    records: batch.column(2).as_primitive::<Int64Type>().value(row),
+                    example: batch.column(3).as_string_view().value(row).to_owned(),
+                });
+            }
+        }
+    }
+    if format == Format::Json {
+        print_text(&format!("{}\n", serde_json::to_string_pretty(&groups)?))?;
+        return Ok(0);
+    }
+    let names = ["source", "date", "error type", "records", "for example"].map(str::to_owned);
+    let rows: Vec<Vec<String>> = groups
+        .into_iter()
+        .map(|group| {
+            vec![group.source, group.date, group.error_type, group.records.to_string(), plain(&group.example)]
+        })
+        .collect();
+    print_text(&text_table(&names, &rows))?;
+    Ok(0)
+}
+
+async fn show(run: &Run, args: &ShowArgs, format: Format) -> Result<u8> {
+    let mut records: Vec<Record> = Vec::new();
+    for source in sources(run, &args.filter)? {
+        let left = args.limit.saturating_sub(records.len());
+        let select = format!(
+            "select date, error_type, column_name, reason, source_file, source_line, raw, raw_bytes from {{table}} \
+             where {{where}} order by source_file, source_line limit {left}"
+        );
+        for batch in read(run, &source, &args.filter, &select).await? {
+            let text = |at: usize, row: usize| batch.column(at).as_string_view().value(row).to_owned();
+            let integer = |at: usize, row: usize| batch.column(at).as_primitive::<Int64Type>().value(row);
+            for row in 0..batch.num_rows() {
+                let raw = batch.column(6).as_binary_view().value(row);
+                records.push(Record {
+                    source: source.clone(),
+                    date: date_text(batch.column(0).as_primitive::<Date32Type>().value(row)),
+                    error_type: text(1, row),
+                    column: (!batch.column(2).is_null(row)).then(|| text(2, row)),
+                    reason: text(3, row),
+                    source_file: text(4, row),
+                    source_line: integer(5, row),
+                    raw: String::from_utf8_lossy(raw).into_owned(),
+                    raw_hex: raw.iter().map(|byte| format!("{byte:02x}")).collect(),
+                    raw_bytes: integer(7, row),
+                });
+            }
+        }
+    }
+    if format == Format::Json {
+        print_text(&format!("{}\n", serde_json::to_string_pretty(&records)?))?;
+        return Ok(0);
+    }
+    for record in records {
+        let column = record.column.map(|column| format!(" in `{column}`")).unwrap_or_default();
+        print_text(&format!(
+            "{}:{} ({}, {})\n  {}{column}: {}\n  {}\n\n",
+            plain(&record.source_file),
+            record.source_line,
+            record.source,
+            record.date,
+            record.error_type,
+            plain(&record.reason),
+            plain(&record.raw),
+        ))?;
+    }
+    Ok(0)
+}

@@ -1,0 +1,127 @@
+//! `medallion query`
+
+use std::collections::{BTreeMap, HashMap};
+use std::str::FromStr;
+
+use arrow::array::RecordBatch;
+use clap::Args;
+use datafusion::common::ScalarValue;
+
+use super::Places;
+use super::output::{Format, print_rows, print_text};
+use crate::decode::Type;
+use crate::engine;
+use crate::error::{During, Error, Result};
+use crate::flow::{Run, checks};
+use crate::project::Question;
+use crate::telemetry::Progress;
+
+#[derive(Debug, Args)]
+#[command(after_help = "Without a question, lists the questions and their parameters.\n\n\
+    Examples:\n  \
+    medallion query\n  \
+    medallion query daily_cost --param org_id=org_1 --param from_date=2025-08-01")]
+pub struct QueryArgs {
+    /// The question's name
+    question: Option<String>,
+    /// A parameter, `name=value`; those left out have defaults
+    #[arg(long = "param", value_name = "NAME=VALUE", value_parser = parse_parameter)]
+    parameters: Vec<(String, String)>,
+}
+
+fn parse_parameter(text: &str) -> std::result::Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) => Ok((name.to_owned(), value.to_owned())),
+        None => Err("write it as `name=value`".to_owned()),
+    }
+}
+
+pub async fn run(places: &Places, args: &QueryArgs) -> Result<u8> {
+    let Some(name) = &args.question else {
+        let project = places.load().await?;
+        for question in &project.questions {
+            print_text(&format!("{}: {}\n", question.name, question.title))?;
+            for (name, parameter) in &question.parameters {
+                print_text(&format!("  {name} ({}): {}\n", parameter.type_name, parameter.description))?;
+            }
+        }
+        return Ok(0);
+    };
+    let run = places.open(Progress::new(false)).await?;
+    let question = run.project.question(name)?;
+    let given: BTreeMap<String, String> = args.parameters.iter().cloned().collect();
+    if let Some(unknown) =
+        given.keys().find(|name| !question.parameters.iter().any(|(known, _)| known == *name))
+    {
+        let known: Vec<&str> = question.parameters.iter().map(|(name, _)| name.as_str()).collect();
+        return Err(Error::usage(format!(
+            "`{}` has no parameter `{unknown}`, known: {}",
+            question.name,
+            known.join(", ")
+        )));
+    }
+    let (batches, _) = answer(&run, question, &given).await?;
+    print_rows(&batches, places.format)?;
+    Ok(0)
+}
+
+/// Answers every question with its default parameters.
+pub async fn answer_all(run: &Run, format: Format) -> Result<()> {
+    for question in &run.project.questions {
+        let (batches, values) = answer(run, question, &BTreeMap::new()).await?;
+        if format == Format::Table {
+            let shown: Vec<String> = values.iter().map(|(name, value)| format!("{name} = {value}")).collect();
+            print_text(&format!("\n{} ({})\n\n", question.title, shown.join(", ")))?;
+        }
+        print_rows(&batches, format)?;
+    }
+    Ok(())
+}
+
+/// The question's rows from gold, and the values that its parameters had.
+async fn answer(
+    run: &Run,
+    question: &Question,
+    given: &BTreeMap<String, String>,
+) -> Result<(Vec<RecordBatch>, BTreeMap<String, String>)> {
+    let mut shown = BTreeMap::new();
+    let mut values: HashMap<String, ScalarValue> = HashMap::new();
+    for (name, parameter) in &question.parameters {
+        let ty = Type::from_str(&parameter.type_name).map_err(Error::project)?;
+        let text = match (given.get(name), &parameter.default) {
+            (Some(text), _) => text.clone(),
+            (None, Some(default)) => {
+                default_value(run, default).await.during(|| format!("finding the default of `{name}`"))?
+            }
+            (None, None) => {
+                return Err(Error::usage(format!("give the parameter `{name}`: `--param {name}=VALUE`")));
+            }
+        };
+        let value = ScalarValue::try_from_string(text.clone(), &ty.arrow()).map_err(|error| {
+            Error::usage(format!("the parameter `{name}` is not a {ty}: `{text}`")).because(error)
+        })?;
+        shown.insert(name.clone(), text);
+        values.insert(name.clone(), value);
+    }
+    let context = engine::context(&run.state);
+    checks::register_inputs(run, &context, &question.gold_sql).await?;
+    let frame = context.sql(&question.gold_sql).await?.with_param_values(values)?;
+    let schema = std::sync::Arc::new(frame.schema().as_arrow().clone());
+    let mut batches = frame.collect().await?;
+    if batches.is_empty() {
+        batches.push(RecordBatch::new_empty(schema));
+    }
+    Ok((batches, shown))
+}
+
+async fn default_value(run: &Run, query: &str) -> Result<String> {
+    let context = engine::context(&run.state);
+    checks::register_inputs(run, &context, query).await?;
+    let batches = context.sql(query).await?.collect().await?;
+    match batches.iter().find(|batch| batch.num_rows() > 0) {
+        Some(batch) if !batch.column(0).is_null(0) => {
+            Ok(ScalarValue::try_from_array(batch.column(0), 0)?.to_string())
+        }
+        _ => Err(Error::usage("gold is empty; run `medallion run` first or give the parameter")),
+    }
+}

@@ -1,0 +1,105 @@
+//! `medallion run`
+
+use clap::Args;
+
+use super::output::{Format, print_text, text_table};
+use super::{Places, query};
+use crate::error::{ErrorKind, Result};
+use crate::flow::balance::{BalanceRow, RECORDS};
+use crate::flow::report::Report;
+use crate::telemetry::Progress;
+use crate::trigger::batch;
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    medallion run                     take in new files, recompute what they touch\n  \
+    medallion run --full-refresh      recompute silver and gold from bronze, after a model changed\n  \
+    medallion run --answers           and answer every question of the project")]
+pub struct RunArgs {
+    /// Recompute silver and gold wholly from bronze
+    #[arg(long)]
+    full_refresh: bool,
+    /// Answer the project's questions, with their default parameters, at the end
+    #[arg(long)]
+    answers: bool,
+}
+
+pub async fn run(places: &Places, args: &RunArgs) -> Result<u8> {
+    let progress = Progress::new(!places.quiet);
+    let project = places.load().await?;
+    let lake = places.lake(&project)?;
+    // taken before the tables are looked at, so that what is seen is what the run works on
+    let _lock = batch::lock(&lake)?;
+    let mut run = places.open_on(project, lake, progress.clone()).await?;
+    let report = batch::run(&mut run, args.full_refresh).await;
+    progress.finish();
+    let report = report?;
+    match places.format {
+        Format::Json => print_text(&format!("{}\n", serde_json::to_string_pretty(&report)?))?,
+        _ => print_text(&render(&report))?,
+    }
+    if args.answers {
+        query::answer_all(&run, places.format).await?;
+    }
+    let verdict = report.verdict();
+    for line in &verdict {
+        tracing::error!("{line}");
+    }
+    Ok(if verdict.is_empty() { 0 } else { ErrorKind::Data.exit_code() })
+}
+
+fn render(report: &Report) -> String {
+    if report.is_idle() {
+        return "nothing new in landing, nothing to recompute: no table was changed\n".to_owned();
+    }
+    let mut text = format!("run {}: {} new files\n\n", report.run_id, report.new_files);
+    let names = ["table", "rows written", "what"].map(str::to_owned);
+    let rows: Vec<Vec<String>> = report
+        .steps
+        .iter()
+        .map(|step| vec![step.table.clone(), step.rows.to_string(), step.scope.clone()])
+        .collect();
+    text.push_str(&text_table(&names, &rows));
+    text.push('\n');
+    text.push_str(&render_balance(&report.balance, "run"));
+    if !report.warnings.is_empty() || report.checks.iter().any(|check| check.rows > 0) {
+        text.push_str("\nwarnings\n");
+        for (name, count) in &report.warnings {
+            text.push_str(&format!("  {count:>8}  {name}\n"));
+        }
+        for check in report.checks.iter().filter(|check| check.rows > 0) {
+            text.push_str(&format!("  {:>8}  {}: {}\n", check.rows, check.name, check.description));
+        }
+    }
+    let holds = report.balance.iter().all(|row| row.difference == 0);
+    text.push_str(&format!(
+        "\n{} in {:.2} s, {} commits\n",
+        if holds {
+            "the balance holds: every landed record is accounted for"
+        } else {
+            "THE BALANCE DOES NOT HOLD"
+        },
+        report.seconds,
+        report.commits,
+    ));
+    text
+}
+
+/// The balance of one scope as a table.
+pub fn render_balance(rows: &[BalanceRow], scope: &str) -> String {
+    let names =
+        ["source", "measure", "landed", "accepted", "duplicates", "superseded", "quarantined", "difference"]
+            .map(str::to_owned);
+    let cells: Vec<Vec<String>> = rows
+        .iter()
+        .filter(|row| row.scope == scope)
+        .filter(|row| row.landed != 0 || row.difference != 0 || row.measure == RECORDS)
+        .map(|row| {
+            let sides =
+                [row.landed, row.accepted, row.duplicates, row.superseded, row.quarantined, row.difference];
+            let texts = sides.map(|side| row.amount(side));
+            [row.source.clone(), row.measure.clone()].into_iter().chain(texts).collect()
+        })
+        .collect();
+    text_table(&names, &cells)
+}

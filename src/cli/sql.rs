@@ -1,0 +1,34 @@
+//! `medallion sql`
+
+use clap::Args;
+use datafusion::prelude::SQLOptions;
+
+use super::{Places, output};
+use crate::engine;
+use crate::error::Result;
+use crate::flow::checks;
+use crate::telemetry::Progress;
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Tables are named by zone: bronze, silver, gold, quarantine, reference, ledger, and accepted or\n\
+    versions for what became of bronze.\n\n\
+    Examples:\n  \
+    medallion sql 'select service, sum(total_cost_usd) from gold.finops_daily_usage group by 1'\n  \
+    medallion --format json sql 'select * from ledger.balances'"
+)]
+pub struct SqlArgs {
+    /// One query
+    query: String,
+}
+
+pub async fn run(places: &Places, args: &SqlArgs) -> Result<u8> {
+    let run = places.open(Progress::new(false)).await?;
+    let context = engine::context(&run.state);
+    checks::register_inputs(&run, &context, &args.query).await?;
+    let read_only =
+        SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+    let batches = context.sql_with_options(&args.query, read_only).await?.collect().await?;
+    output::print_rows(&batches, places.format)?;
+    Ok(0)
+}

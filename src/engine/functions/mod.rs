@@ -1,0 +1,32 @@
+//! What SQL lacks for exact money and robust statistics. Every function is registered by name and holds no state, so
+//! a plan that uses it can run anywhere.
+//!
+//! | function | gives |
+//! |---|---|
+//! | `fold(text)` | the text trimmed of Unicode white space and in lower case: the key of a taxonomy |
+//! | `decimal_divide(a, b, scale)` | a ÷ b as `decimal(18, scale)`, half away from zero; null where b is 0 or null |
+//! | `json_list(text)` | the strings of a JSON array as a list; null where the text is something else |
+//! | `rolling_baseline(date, value, days, min_count)` | an aggregate: for every day, statistics of the days before it |
+//! | `uniform(seed, n, stream)` | the n-th pseudo-random number in [0, 1) of a stream, the same on every machine |
+
+mod baseline;
+mod decimal;
+mod text;
+mod uniform;
+
+use datafusion::execution::FunctionRegistry;
+use datafusion::execution::session_state::SessionState;
+use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
+
+/// Makes the functions known to `state`.
+///
+/// # Errors
+/// Never in practice: names do not collide.
+pub fn register(state: &mut SessionState) -> datafusion::error::Result<()> {
+    state.register_udf(ScalarUDF::from(decimal::DecimalDivide::default()).into())?;
+    state.register_udf(ScalarUDF::from(text::Fold::default()).into())?;
+    state.register_udf(ScalarUDF::from(text::JsonList::default()).into())?;
+    state.register_udf(ScalarUDF::from(uniform::Uniform::default()).into())?;
+    state.register_udaf(AggregateUDF::from(baseline::RollingBaseline::default()).into())?;
+    Ok(())
+}

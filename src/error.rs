@@ -1,0 +1,200 @@
+//! One error for the whole program.
+//!
+//! Its readers are the exit code, a retry loop and a tired person, so it answers three questions: what kind of
+//! trouble ([`ErrorKind`]), what was attempted on what (`message` and `context`), and what caused it (`source`).
+//! A bad *record* is never an error: it is a row in quarantine.
+
+use std::fmt;
+
+/// What a caller can do about an error. Each kind has its own exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// The command line or the environment is wrong.
+    Usage,
+    /// The project (TOML, SQL, CQL) is wrong.
+    Project,
+    /// The data is wrong: a balance that does not hold, a failed check, a landing file that changed.
+    Data,
+    /// Another run holds or has changed the lake.
+    Conflict,
+    /// A store or server cannot be reached or does not answer.
+    Unavailable,
+    /// A bug of ours.
+    Bug,
+}
+
+impl ErrorKind {
+    /// The process exit code.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            ErrorKind::Usage => 2,
+            ErrorKind::Project => 3,
+            ErrorKind::Data => 4,
+            ErrorKind::Conflict => 5,
+            ErrorKind::Unavailable => 6,
+            ErrorKind::Bug => 70,
+        }
+    }
+}
+
+/// What went wrong, on what, and why.
+#[derive(Debug)]
+pub struct Error {
+    kind: ErrorKind,
+    message: String,
+    context: Vec<String>,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+/// The result of everything that can stop a run.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), context: Vec::new(), source: None }
+    }
+
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Usage, message)
+    }
+
+    pub fn project(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Project, message)
+    }
+
+    pub fn data(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Data, message)
+    }
+
+    pub fn conflict(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Conflict, message)
+    }
+
+    pub fn unavailable(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Unavailable, message)
+    }
+
+    pub fn bug(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Bug, message)
+    }
+
+    /// Keeps the cause, for the last lines of the report.
+    pub fn because(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// Adds what was being done when the error came up; the outermost step is read first.
+    pub fn during(mut self, step: impl Into<String>) -> Self {
+        self.context.push(step.into());
+        self
+    }
+
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// The message without context and causes.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for step in self.context.iter().rev() {
+            write!(f, "{step}: ")?;
+        }
+        write!(f, "{}", self.message)?;
+        if let Some(source) = &self.source {
+            write!(f, ": {source}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match &self.source {
+            Some(source) => Some(source.as_ref()),
+            None => None,
+        }
+    }
+}
+
+/// Adds the step that failed to a result.
+pub trait During<T> {
+    fn during(self, step: impl FnOnce() -> String) -> Result<T>;
+}
+
+impl<T, E: Into<Error>> During<T> for std::result::Result<T, E> {
+    fn during(self, step: impl FnOnce() -> String) -> Result<T> {
+        self.map_err(|error| error.into().during(step()))
+    }
+}
+
+impl From<object_store::Error> for Error {
+    fn from(error: object_store::Error) -> Self {
+        Error::unavailable("object store request failed").because(error)
+    }
+}
+
+impl From<datafusion::error::DataFusionError> for Error {
+    fn from(error: datafusion::error::DataFusionError) -> Self {
+        use datafusion::error::DataFusionError as E;
+        let kind = match error.find_root() {
+            E::SQL(..) | E::Plan(_) | E::SchemaError(..) => ErrorKind::Project,
+            E::ObjectStore(_) | E::IoError(_) => ErrorKind::Unavailable,
+            E::ResourcesExhausted(_) => ErrorKind::Unavailable,
+            E::ArrowError(..) | E::Execution(_) => ErrorKind::Data,
+            _ => ErrorKind::Bug,
+        };
+        // the library appends a backtrace when one is asked for; people want the sentence
+        Error::new(kind, error.strip_backtrace())
+    }
+}
+
+impl From<arrow::error::ArrowError> for Error {
+    fn from(error: arrow::error::ArrowError) -> Self {
+        Error::new(ErrorKind::Data, "columnar computation failed").because(error)
+    }
+}
+
+impl From<parquet::errors::ParquetError> for Error {
+    fn from(error: parquet::errors::ParquetError) -> Self {
+        Error::new(ErrorKind::Unavailable, "parquet file could not be read or written").because(error)
+    }
+}
+
+impl From<std::io::Error> for Error {
+    fn from(error: std::io::Error) -> Self {
+        Error::unavailable("input or output failed").because(error)
+    }
+}
+
+impl From<serde_json::Error> for Error {
+    fn from(error: serde_json::Error) -> Self {
+        Error::bug("json could not be read or written").because(error)
+    }
+}
+
+impl From<tokio::task::JoinError> for Error {
+    fn from(error: tokio::task::JoinError) -> Self {
+        Error::bug("a background task ended early").because(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_from_the_outermost_step_to_the_cause() {
+        let error = Error::unavailable("commit failed")
+            .because("disk full")
+            .during("writing `bronze.users`")
+            .during("run 7");
+        assert_eq!(error.to_string(), "run 7: writing `bronze.users`: commit failed: disk full");
+        assert_eq!(error.kind().exit_code(), 6);
+    }
+}

@@ -1,0 +1,289 @@
+//! The proof that nothing was lost: for every source, records and every money column,
+//! `landed = accepted + duplicates + superseded + quarantined`, difference 0.
+//!
+//! The sides are counted by different hands: `landed` while the bytes were split into records, `accepted` in the silver
+//! table that stands for the source, `quarantined` in the quarantine table, the rest when keys were decided. A hop that
+//! drops, doubles or changes a row breaks the equation, and a broken equation fails the run.
+
+use std::collections::BTreeMap;
+
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::datatypes::{Decimal128Type, Int64Type};
+use serde::Serialize;
+
+use super::decide::Tally;
+use super::landing::Pending;
+use super::{Run, checks, decide};
+use crate::engine;
+use crate::error::{During, Result};
+use crate::ledger;
+use crate::project::source::Source;
+use crate::project::sql::TableName;
+
+/// The name of the measure that counts records; the others are money columns.
+pub const RECORDS: &str = "records";
+
+/// Decimal digits of a sum.
+const SCALE: usize = 6;
+
+/// One line of the balance. Amounts are in millionths, records too.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct BalanceRow {
+    /// `run`: what this run added; `lake`: everything.
+    pub scope: String,
+    pub source: String,
+    pub measure: String,
+    #[serde(serialize_with = "as_text")]
+    pub landed: i128,
+    #[serde(serialize_with = "as_text")]
+    pub accepted: i128,
+    #[serde(serialize_with = "as_text")]
+    pub duplicates: i128,
+    #[serde(serialize_with = "as_text")]
+    pub superseded: i128,
+    #[serde(serialize_with = "as_text")]
+    pub quarantined: i128,
+    #[serde(serialize_with = "as_text")]
+    pub difference: i128,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature is serde's")]
+fn as_text<S: serde::Serializer>(amount: &i128, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    serializer.serialize_str(&decimal_text(*amount))
+}
+
+/// `12.500000` for 12,500,000 millionths.
+pub fn decimal_text(millionths: i128) -> String {
+    let sign = if millionths < 0 { "-" } else { "" };
+    let digits = format!("{:0>7}", millionths.unsigned_abs());
+    let (whole, fraction) = digits.split_at(digits.len() - SCALE);
+    format!("{sign}{whole}.{fraction}")
+}
+
+impl BalanceRow {
+    fn new(scope: &str, source: &str, measure: &str, sides: Sides) -> Self {
+        let difference =
+            sides.landed - sides.accepted - sides.duplicates - sides.superseded - sides.quarantined;
+        Self {
+            scope: scope.to_owned(),
+            source: source.to_owned(),
+            measure: measure.to_owned(),
+            landed: sides.landed,
+            accepted: sides.accepted,
+            duplicates: sides.duplicates,
+            superseded: sides.superseded,
+            quarantined: sides.quarantined,
+            difference,
+        }
+    }
+
+    /// A side as people read it: whole records, or an amount.
+    pub fn amount(&self, side: i128) -> String {
+        match self.measure == RECORDS {
+            true => (side / 1_000_000).to_string(),
+            false => decimal_text(side),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Sides {
+    landed: i128,
+    accepted: i128,
+    duplicates: i128,
+    superseded: i128,
+    quarantined: i128,
+}
+
+/// Per measure of a source: records first, then the money columns.
+type Measures = Vec<i128>;
+
+/// Computes the balance of what this run added and of the whole lake.
+///
+/// # Errors
+/// The stores'.
+pub async fn compute(run: &Run, pending: &Pending) -> Result<Vec<BalanceRow>> {
+    run.progress.stage("balance");
+    let before: BTreeMap<(String, String), BalanceRow> = stored(run)
+        .await?
+        .into_iter()
+        .filter(|row| row.scope == "lake")
+        .map(|row| ((row.source.clone(), row.measure.clone()), row))
+        .collect();
+    let landed = landed(run).await?;
+    let decisions = super::decisions(run).await?;
+    let mut rows = Vec::new();
+    for source in &run.project.sources {
+        if run.bronze_of(&source.name)?.version() < 0 {
+            continue;
+        }
+        let names: Vec<String> = std::iter::once(RECORDS).chain(source.money()).map(str::to_owned).collect();
+        let mut total = decide::Counts::default();
+        for ((_, _), counts) in decisions.iter().filter(|((name, _), _)| *name == source.name) {
+            total.accepted.add_tally(&counts.accepted);
+            total.duplicates.add_tally(&counts.duplicates);
+            total.superseded.add_tally(&counts.superseded);
+        }
+        let accepted = match accepting_model(run, source) {
+            Some(table) => measured(run, &table, source).await?,
+            None => measures(&total.accepted, &names),
+        };
+        let quarantined = measured(run, &TableName::new("quarantine", &source.name), source).await?;
+        let duplicates = measures(&total.duplicates, &names);
+        let superseded = measures(&total.superseded, &names);
+        let batches: Vec<i64> = pending.batches.keys().copied().collect();
+        let mut all = vec![0; names.len()];
+        let mut added = vec![0; names.len()];
+        for (batch_id, file) in landed.iter().filter(|(_, file)| file.0 == source.name) {
+            for at in 0..names.len() {
+                all[at] += file.1[at];
+                if batches.contains(batch_id) {
+                    added[at] += file.1[at];
+                }
+            }
+        }
+        for (at, name) in names.iter().enumerate() {
+            let now = Sides {
+                landed: all[at],
+                accepted: accepted[at],
+                duplicates: duplicates[at],
+                superseded: superseded[at],
+                quarantined: quarantined[at],
+            };
+            let lake = BalanceRow::new("lake", &source.name, name, now);
+            let old = before.get(&(source.name.clone(), name.clone()));
+            let side = |of: fn(&BalanceRow) -> i128| of(&lake) - old.map_or(0, of);
+            let change = Sides {
+                landed: added[at],
+                accepted: side(|row| row.accepted),
+                duplicates: side(|row| row.duplicates),
+                superseded: side(|row| row.superseded),
+                quarantined: side(|row| row.quarantined),
+            };
+            rows.push(BalanceRow::new("run", &source.name, name, change));
+            rows.push(lake);
+        }
+    }
+    Ok(rows)
+}
+
+fn measures(tally: &Tally, names: &[String]) -> Measures {
+    let records = i128::from(tally.records) * 1_000_000;
+    let money = (0..names.len() - 1).map(|at| tally.money.get(at).copied().unwrap_or(0));
+    std::iter::once(records).chain(money).collect()
+}
+
+fn accepting_model(run: &Run, source: &Source) -> Option<TableName> {
+    let mut models = run.project.stored_models();
+    let model = models.find(|model| model.accounts_for.as_ref() == Some(&source.name))?;
+    Some(model.table.clone())
+}
+
+/// Records and amounts as a table holds them now.
+async fn measured(run: &Run, table: &TableName, source: &Source) -> Result<Measures> {
+    let mut found = vec![i128::from(run.table(table)?.num_records()) * 1_000_000];
+    if source.layout.money.is_empty() {
+        return Ok(found);
+    }
+    let sums: Vec<String> = source
+        .money()
+        .map(|column| format!("sum(cast({} as decimal(38, 6)))", decide::quoted(column)))
+        .collect();
+    let query = format!("select {} from {}.{}", sums.join(", "), table.schema, decide::quoted(&table.table));
+    let read = async {
+        let context = engine::context(&run.state);
+        checks::register_inputs(run, &context, &query).await?;
+        let batches = context.sql(&query).await?.collect().await?;
+        for at in 0..sums.len() {
+            let sum = batches.iter().find(|batch| batch.num_rows() > 0).map(|batch| {
+                let column = batch.column(at).as_primitive::<Decimal128Type>();
+                if column.is_null(0) { 0 } else { column.value(0) }
+            });
+            found.push(sum.unwrap_or(0));
+        }
+        Result::Ok(())
+    };
+    read.await.during(|| format!("adding up `{table}`"))?;
+    Ok(found)
+}
+
+/// What the decoder counted: batch, source, measures.
+async fn landed(run: &Run) -> Result<Vec<(i64, (String, Measures))>> {
+    let mut files = Vec::new();
+    for batch in ledger::read(&run.ledger.landed).await? {
+        let ids = batch.column(0).as_primitive::<Int64Type>();
+        let records = batch.column(4).as_primitive::<Int64Type>();
+        for row in 0..batch.num_rows() {
+            let name = batch.column(1).as_string_view().value(row).to_owned();
+            let Some(source) = run.project.source(&name) else {
+                continue;
+            };
+            let money: BTreeMap<String, String> =
+                serde_json::from_str(batch.column(7).as_string_view().value(row))?;
+            let records = i128::from(records.value(row)) * 1_000_000;
+            let sums =
+                source.money().map(|column| money.get(column).and_then(|sum| sum.parse().ok()).unwrap_or(0));
+            let measures = std::iter::once(records).chain(sums).collect();
+            files.push((ids.value(row), (name, measures)));
+        }
+    }
+    Ok(files)
+}
+
+/// Appends the balance to `ledger.balances`.
+///
+/// # Errors
+/// The store's.
+pub async fn store(run: &mut Run, rows: &[BalanceRow]) -> Result<()> {
+    let sums = |of: fn(&BalanceRow) -> i128| ledger::sums(rows.iter().map(of));
+    let batch = RecordBatch::try_new(
+        ledger::balances_schema(),
+        vec![
+            ledger::integers(rows.iter().map(|_| run.id)),
+            ledger::texts(rows.iter().map(|row| &row.scope)),
+            ledger::texts(rows.iter().map(|row| &row.source)),
+            ledger::texts(rows.iter().map(|row| &row.measure)),
+            sums(|row| row.landed),
+            sums(|row| row.accepted),
+            sums(|row| row.duplicates),
+            sums(|row| row.superseded),
+            sums(|row| row.quarantined),
+            sums(|row| row.difference),
+        ],
+    )?;
+    ledger::append(&mut run.ledger.balances, &batch, None).await?;
+    run.num_commits += 1;
+    Ok(())
+}
+
+/// The balance of the last run that changed something.
+///
+/// # Errors
+/// The store's.
+pub async fn stored(run: &Run) -> Result<Vec<BalanceRow>> {
+    let batches = ledger::read(&run.ledger.balances).await?;
+    let newest = batches
+        .iter()
+        .filter_map(|batch| arrow::compute::max(batch.column(0).as_primitive::<Int64Type>()))
+        .max();
+    let mut rows = Vec::new();
+    for batch in &batches {
+        let ids = batch.column(0).as_primitive::<Int64Type>();
+        let text = |at: usize, row: usize| batch.column(at).as_string_view().value(row).to_owned();
+        let sum = |at: usize, row: usize| batch.column(at).as_primitive::<Decimal128Type>().value(row);
+        for row in (0..batch.num_rows()).filter(|row| Some(ids.value(*row)) == newest) {
+            rows.push(BalanceRow {
+                scope: text(1, row),
+                source: text(2, row),
+                measure: text(3, row),
+                landed: sum(4, row),
+                accepted: sum(5, row),
+                duplicates: sum(6, row),
+                superseded: sum(7, row),
+                quarantined: sum(8, row),
+                difference: sum(9, row),
+            });
+        }
+    }
+    Ok(rows)
+}

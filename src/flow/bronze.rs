@@ -1,0 +1,411 @@
+//! Batch → bronze: every record that can be typed, as often as it landed; the others go to quarantine first.
+//!
+//! Files are decoded in parallel, each with its own decoder. The order of the commits is quarantine, bronze, report; all
+//! three carry the batch's number, so a replay after a crash in between repeats only what is missing.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{
+    ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, StringViewArray, TimestampMicrosecondArray,
+};
+use arrow::datatypes::TimestampMicrosecondType;
+use serde_json::json;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+
+use super::landing::POSITION;
+use super::quarantine::{Refused, Stage};
+use super::{Run, quarantine};
+use crate::decode::{Decoded, Decoder, ErrorType};
+use crate::error::{During, Error, Result};
+use crate::lake::Root;
+use crate::lake::table::{Change, Commit, Outcome, Table};
+use crate::ledger::{self, FileRecord};
+use crate::project::manifest::Limits;
+use crate::project::source::Source;
+use crate::source::files::{self, End};
+
+/// The newest event time that bronze has seen, as a position in its log: the watermark is derived from it.
+pub const MAX_EVENT_TIME: &str = "max_event_time";
+
+/// A decoder hands its rows over when it has so many.
+const ROWS_PER_BATCH: usize = 64 * 1024;
+
+/// … or so many bytes, rows and rejects together.
+const BYTES_PER_BATCH: usize = 32 * 1024 * 1024;
+
+/// Rows that may stay in memory for silver when bronze was empty before.
+const CACHED_ROWS: usize = 256 * 1024;
+
+/// What one file was found to hold.
+#[derive(Debug, Clone)]
+pub struct FileReport {
+    pub path: String,
+    pub hash: String,
+    pub landed: u64,
+    pub typed: u64,
+    pub quarantined: u64,
+    /// Per money column of the source.
+    pub money: Vec<i128>,
+    pub warnings: BTreeMap<String, u64>,
+}
+
+enum Piece {
+    Rows(RecordBatch),
+    Refused(Vec<Refused>),
+    File(FileReport),
+}
+
+/// What taking in one source's part of a batch has changed.
+#[derive(Debug)]
+pub struct Ingested {
+    pub bronze: Table,
+    pub quarantine: Table,
+    pub reports: Vec<FileReport>,
+    pub num_commits: usize,
+    pub cache: Option<Vec<RecordBatch>>,
+}
+
+/// Takes one source's part of a batch into bronze.
+///
+/// # Errors
+/// The stores'; `Conflict` where another run took the batch in with other content.
+pub async fn ingest(run: &Run, source: &Source, batch_id: i64, batch: &[FileRecord]) -> Result<Ingested> {
+    let table = run.bronze_of(&source.name)?.clone();
+    let mut quarantine = run.quarantine_of(&source.name)?.clone();
+    let watermark = match (source.watermark_delay, table.position(MAX_EVENT_TIME)) {
+        (Some(delay), Some(newest)) => Some(newest - delay),
+        _ => None,
+    };
+    let (sender, mut receiver) = mpsc::channel::<Result<Piece>>(4);
+    let files: Arc<std::sync::Mutex<std::vec::IntoIter<FileRecord>>> =
+        Arc::new(std::sync::Mutex::new(batch.to_vec().into_iter()));
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    for _ in 0..threads.min(batch.len()) {
+        let worker = Worker {
+            source: source.clone(),
+            landing: run.landing.clone(),
+            limits: run.project.limits.clone(),
+            runtime: Handle::current(),
+            started: run.started_at,
+            batch_id,
+            watermark,
+        };
+        let (files, sender) = (Arc::clone(&files), sender.clone());
+        tokio::task::spawn_blocking(move || {
+            loop {
+                let next = files.lock().unwrap_or_else(std::sync::PoisonError::into_inner).next();
+                let Some(file) = next else {
+                    break;
+                };
+                if let Err(error) = worker.decode(&file, &sender) {
+                    // the receiver is gone when another file has failed already
+                    let _ = sender.blocking_send(Err(error.during(format!("reading `{}`", file.path))));
+                    break;
+                }
+            }
+        });
+    }
+    drop(sender);
+
+    let schema = source.bronze_schema();
+    let partition = vec![crate::project::source::DATE.to_owned()];
+    let unique: Vec<String> = source.key().map(str::to_owned).collect();
+    let unique = if unique.len() == 1 { unique } else { Vec::new() };
+    let mut writer = table.writer(Arc::clone(&schema), &partition).with_unique_columns(&unique);
+    let mut cache = (table.version() < 0).then(Vec::new);
+    let mut num_cached = 0;
+    let mut refused = Vec::new();
+    let mut reports = Vec::new();
+    let mut max_event_time = table.position(MAX_EVENT_TIME);
+    while let Some(piece) = receiver.recv().await {
+        match piece? {
+            Piece::Rows(rows) => {
+                run.progress.inc(rows.num_rows() as u64);
+                writer.write(&rows).await?;
+                max_event_time = max_event_time.max(newest_event(source, &rows));
+                num_cached += rows.num_rows();
+                if num_cached > CACHED_ROWS {
+                    cache = None;
+                }
+                if let Some(cache) = &mut cache {
+                    cache.push(rows);
+                }
+            }
+            Piece::Refused(records) => refused.extend(records),
+            Piece::File(report) => reports.push(report),
+        }
+    }
+    reports.sort_by(|a, b| a.path.cmp(&b.path));
+    refused.sort_by(|a, b| (&a.source_file, a.source_line).cmp(&(&b.source_file, b.source_line)));
+    let adds = writer.close().await?;
+    let mut num_commits = 1;
+    if !refused.is_empty() {
+        quarantine::append(&mut quarantine, source, batch_id, &refused, run.started_at).await?;
+        num_commits += 1;
+    }
+    let mut positions = BTreeMap::new();
+    if source.watermark_delay.is_some()
+        && let Some(newest) = max_event_time
+    {
+        positions.insert(MAX_EVENT_TIME.to_owned(), newest);
+    }
+    let mut table = table;
+    let outcome = table
+        .commit(&Commit {
+            change: Change::Append,
+            schema: Arc::clone(&schema),
+            partition,
+            adds,
+            positions,
+            once: Some((POSITION.to_owned(), batch_id)),
+            info: json!({"batch": batch_id, "files": reports.iter().map(FileReport::to_json).collect::<Vec<_>>()}),
+            description: source.description.clone(),
+        })
+        .await?;
+    if outcome == Outcome::AlreadyThere {
+        return Err(Error::conflict(format!(
+            "another run took batch {batch_id} of `{}` in at the same time; run again",
+            source.name
+        )));
+    }
+    Ok(Ingested { bronze: table, quarantine, reports, num_commits, cache })
+}
+
+fn newest_event(source: &Source, rows: &RecordBatch) -> Option<i64> {
+    let event_time = rows.column(source.layout.event_time?).as_primitive_opt::<TimestampMicrosecondType>()?;
+    arrow::compute::max(event_time)
+}
+
+struct Worker {
+    source: Source,
+    landing: Arc<Root>,
+    limits: Limits,
+    runtime: Handle,
+    started: i64,
+    batch_id: i64,
+    watermark: Option<i64>,
+}
+
+impl Worker {
+    fn decode(&self, file: &FileRecord, sender: &mpsc::Sender<Result<Piece>>) -> Result<()> {
+        let mut decoder = Decoder::new(Arc::clone(&self.source.layout), file.modified);
+        let mut report = FileReport {
+            path: file.path.clone(),
+            hash: String::new(),
+            landed: 0,
+            typed: 0,
+            quarantined: 0,
+            money: vec![0; self.source.layout.money.len()],
+            warnings: BTreeMap::new(),
+        };
+        let read = files::read(&self.landing, &file.path, &self.limits, &self.runtime, |bytes| {
+            decoder.push(bytes);
+            if decoder.rows() >= ROWS_PER_BATCH || decoder.buffered_bytes() >= BYTES_PER_BATCH {
+                self.hand_over(&mut decoder, file, &mut report, sender)?;
+            }
+            Ok(true)
+        });
+        let (end, hash) = read.during(|| format!("reading `{}`", file.path))?;
+        decoder.finish();
+        self.hand_over(&mut decoder, file, &mut report, sender)?;
+        if let End::Damaged(reason) = end {
+            // one record stands for all that could not be read
+            report.landed += 1;
+            report.quarantined += 1;
+            send(sender, Piece::Refused(vec![self.damaged(file, reason)]))?;
+        }
+        report.hash = hash.to_hex().to_string();
+        send(sender, Piece::File(report))
+    }
+
+    fn hand_over(
+        &self,
+        decoder: &mut Decoder,
+        file: &FileRecord,
+        report: &mut FileReport,
+        sender: &mpsc::Sender<Result<Piece>>,
+    ) -> Result<()> {
+        let decoded = decoder.take()?;
+        report.landed += decoded.landed;
+        report.typed += decoded.batch.num_rows() as u64;
+        report.quarantined += decoded.rejects.len() as u64;
+        for (total, sum) in report.money.iter_mut().zip(&decoded.money) {
+            *total = total.wrapping_add(*sum);
+        }
+        for (column, count) in &decoded.warnings {
+            *report.warnings.entry(column.clone()).or_default() += count;
+        }
+        let Decoded { batch, rejects, .. } = decoded;
+        if !rejects.is_empty() {
+            let refused = rejects.into_iter().map(|reject| Refused {
+                stage: Stage::Bronze,
+                error_type: reject.error_type.as_str().to_owned(),
+                column: reject.column,
+                reason: reject.reason,
+                raw: reject.raw,
+                raw_bytes: i64::try_from(reject.raw_bytes).unwrap_or(i64::MAX),
+                source_file: file.path.clone(),
+                source_line: i64::try_from(reject.line).unwrap_or(i64::MAX),
+                date: reject.date.unwrap_or_else(|| date_of(file.file_time)),
+                money: reject.money,
+                batch_id: self.batch_id,
+            });
+            send(sender, Piece::Refused(refused.collect()))?;
+        }
+        if batch.num_rows() > 0 {
+            send(sender, Piece::Rows(self.bronze_rows(&batch, file)?))?;
+        }
+        Ok(())
+    }
+
+    fn damaged(&self, file: &FileRecord, reason: String) -> Refused {
+        Refused {
+            stage: Stage::Bronze,
+            error_type: ErrorType::Malformed.as_str().to_owned(),
+            column: None,
+            reason,
+            raw: Vec::new(),
+            raw_bytes: file.bytes,
+            source_file: file.path.clone(),
+            source_line: 0,
+            date: date_of(file.file_time),
+            money: vec![None; self.source.layout.money.len()],
+            batch_id: self.batch_id,
+        }
+    }
+
+    /// Adds where the record came from to what the decoder gave.
+    fn bronze_rows(&self, decoded: &RecordBatch, file: &FileRecord) -> Result<RecordBatch> {
+        let num_rows = decoded.num_rows();
+        let num_columns = self.source.layout.columns.len();
+        let timestamp = |value: i64| -> ArrayRef {
+            Arc::new(TimestampMicrosecondArray::from(vec![value; num_rows]).with_timezone("UTC"))
+        };
+        let mut columns = decoded.columns()[..num_columns].to_vec();
+        let source_file: StringViewArray = std::iter::repeat_n(Some(file.path.as_str()), num_rows).collect();
+        columns.push(timestamp(self.started));
+        columns.push(Arc::new(source_file));
+        columns.push(timestamp(file.file_time));
+        columns.push(Arc::clone(decoded.column(num_columns)));
+        columns.push(Arc::new(Int64Array::from(vec![self.batch_id; num_rows])));
+        if self.source.watermark_delay.is_some() {
+            columns.push(Arc::new(self.lateness(decoded)));
+        }
+        columns.push(Arc::clone(decoded.column(num_columns + 1)));
+        columns.push(Arc::clone(decoded.column(num_columns + 2)));
+        Ok(RecordBatch::try_new(self.source.bronze_schema(), columns)?)
+    }
+
+    /// Late is an event strictly before the watermark that stood when its batch began.
+    fn lateness(&self, decoded: &RecordBatch) -> BooleanArray {
+        let event_time = self
+            .source
+            .layout
+            .event_time
+            .and_then(|at| decoded.column(at).as_primitive_opt::<TimestampMicrosecondType>());
+        match (self.watermark, event_time) {
+            (Some(watermark), Some(times)) => {
+                times.iter().map(|time| time.map(|time| time < watermark)).collect()
+            }
+            _ => BooleanArray::from(vec![false; decoded.num_rows()]),
+        }
+    }
+}
+
+fn send(sender: &mpsc::Sender<Result<Piece>>, piece: Piece) -> Result<()> {
+    sender.blocking_send(Ok(piece)).map_err(|_| Error::bug("the run has given up on this batch"))
+}
+
+/// The UTC date of a time in microseconds, as days since the epoch.
+fn date_of(micros: i64) -> i32 {
+    i32::try_from(micros.div_euclid(86_400_000_000)).unwrap_or(0)
+}
+
+impl FileReport {
+    fn to_json(&self) -> serde_json::Value {
+        let money: Vec<String> = self.money.iter().map(ToString::to_string).collect();
+        json!({
+            "path": self.path, "hash": self.hash, "landed": self.landed, "typed": self.typed,
+            "quarantined": self.quarantined, "money": money, "warnings": self.warnings,
+        })
+    }
+
+    fn from_json(value: &serde_json::Value) -> Self {
+        let number = |name: &str| value[name].as_u64().unwrap_or(0);
+        let text = |name: &str| value[name].as_str().unwrap_or_default().to_owned();
+        let money = value["money"].as_array().into_iter().flatten();
+        let warnings = value["warnings"].as_object().into_iter().flatten();
+        Self {
+            path: text("path"),
+            hash: text("hash"),
+            landed: number("landed"),
+            typed: number("typed"),
+            quarantined: number("quarantined"),
+            money: money.filter_map(|sum| sum.as_str()?.parse().ok()).collect(),
+            warnings: warnings.map(|(name, n)| (name.clone(), n.as_u64().unwrap_or(0))).collect(),
+        }
+    }
+}
+
+/// Reports the files of a batch in `ledger.landed`; those of a batch whose report was lost in a crash are taken from
+/// bronze's log.
+///
+/// # Errors
+/// The store's.
+pub async fn report(run: &mut Run) -> Result<()> {
+    let mut rows: Vec<(i64, String, FileReport)> = Vec::new();
+    let mut positions = BTreeMap::new();
+    for source in run.project.sources.clone() {
+        let table = run.bronze_of(&source.name)?;
+        let app_id = format!("bronze.{}", source.name);
+        let reported = run.ledger.landed.position(&app_id).unwrap_or(-1);
+        if table.version() <= reported {
+            continue;
+        }
+        for version in reported + 1..=table.version() {
+            let info = table.info_at(version).await?;
+            let Some(batch_id) = info["batch"].as_i64() else {
+                continue;
+            };
+            for file in info["files"].as_array().into_iter().flatten() {
+                rows.push((batch_id, source.name.clone(), FileReport::from_json(file)));
+            }
+        }
+        positions.insert(app_id, table.version());
+    }
+    if positions.is_empty() {
+        return Ok(());
+    }
+    let money_names: BTreeMap<String, Vec<String>> = run
+        .project
+        .sources
+        .iter()
+        .map(|source| (source.name.clone(), source.money().map(str::to_owned).collect()))
+        .collect();
+    let money = rows.iter().map(|(_, source, file)| {
+        let names = money_names.get(source).cloned().unwrap_or_default();
+        let sums: BTreeMap<String, String> =
+            names.into_iter().zip(file.money.iter().map(ToString::to_string)).collect();
+        json!(sums).to_string()
+    });
+    let count = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+    let batch = RecordBatch::try_new(
+        ledger::landed_schema(),
+        vec![
+            ledger::integers(rows.iter().map(|(batch_id, ..)| *batch_id)),
+            ledger::texts(rows.iter().map(|(_, source, _)| source)),
+            ledger::texts(rows.iter().map(|(_, _, file)| &file.path)),
+            ledger::texts(rows.iter().map(|(_, _, file)| &file.hash)),
+            ledger::integers(rows.iter().map(|(_, _, file)| count(file.landed))),
+            ledger::integers(rows.iter().map(|(_, _, file)| count(file.typed))),
+            ledger::integers(rows.iter().map(|(_, _, file)| count(file.quarantined))),
+            ledger::texts(money),
+            ledger::texts(rows.iter().map(|(_, _, file)| json!(file.warnings).to_string())),
+        ],
+    )?;
+    ledger::append_with_positions(&mut run.ledger.landed, &batch, positions).await?;
+    run.num_commits += 1;
+    Ok(())
+}

@@ -1,0 +1,138 @@
+//! Landing → batch: which files are new, written ahead as one batch.
+//!
+//! A file is known by path and content. One that looks the same (path, size, modification time) is not opened; one
+//! that looks different is hashed, and other content under a known path is a problem that the run reports.
+
+use std::collections::{BTreeMap, HashMap};
+
+use arrow::array::AsArray;
+use tokio::runtime::Handle;
+
+use super::Run;
+use crate::error::{Error, Result};
+use crate::ledger::{self, FileRecord};
+use crate::source::files::{self, LandedFile};
+
+/// The input position of bronze and of bronze's part of quarantine: the number of the batch.
+pub const POSITION: &str = "landing";
+
+/// The files that wait to be taken in, by batch.
+#[derive(Debug, Default)]
+pub struct Pending {
+    /// Batches that were written ahead, oldest first, by source.
+    pub batches: BTreeMap<i64, BTreeMap<String, Vec<FileRecord>>>,
+    pub num_new_files: usize,
+    /// What a person must look at; the run's exit code says so.
+    pub problems: Vec<String>,
+    pub num_unclaimed: usize,
+}
+
+/// Finds new files and writes them ahead as one batch.
+///
+/// # Errors
+/// The stores'; `Conflict` where another run writes a batch ahead at the same time.
+pub async fn discover(run: &mut Run) -> Result<Pending> {
+    let known_files = ledger::files(&run.ledger.files).await?;
+    let listing = files::list(&run.project, &run.landing).await?;
+    let mut pending =
+        Pending { problems: listing.refused, num_unclaimed: listing.num_unclaimed, ..Pending::default() };
+    let known: HashMap<&str, &FileRecord> =
+        known_files.iter().map(|file| (file.path.as_str(), file)).collect();
+    let mut new: Vec<&LandedFile> = Vec::new();
+    let mut touched: Vec<&LandedFile> = Vec::new();
+    for file in &listing.files {
+        match known.get(file.path.as_str()) {
+            None => new.push(file),
+            Some(known) if known.bytes.cast_unsigned() == file.bytes && known.modified == file.modified => {}
+            Some(_) => touched.push(file),
+        }
+    }
+    pending.problems.extend(changed_files(run, &touched).await?);
+    let last_batch = known_files.iter().map(|file| file.batch_id).max().unwrap_or(0);
+    for file in &known_files {
+        if is_consumed(run, &file.source, file.batch_id) {
+            continue;
+        }
+        let batch = pending.batches.entry(file.batch_id).or_default();
+        batch.entry(file.source.clone()).or_default().push(file.clone());
+    }
+    if new.is_empty() {
+        return Ok(pending);
+    }
+    let batch_id = last_batch + 1;
+    let records: Vec<FileRecord> = new
+        .iter()
+        .map(|file| FileRecord {
+            batch_id,
+            source: file.source.clone(),
+            path: file.path.clone(),
+            bytes: i64::try_from(file.bytes).unwrap_or(i64::MAX),
+            modified: file.modified,
+            file_time: file.file_time,
+        })
+        .collect();
+    let rows = ledger::file_rows(&records)?;
+    let once = Some((POSITION.to_owned(), batch_id));
+    let before = run.ledger.files.version();
+    let outcome = ledger::append(&mut run.ledger.files, &rows, once).await?;
+    if outcome == crate::lake::table::Outcome::AlreadyThere || run.ledger.files.version() != before + 1 {
+        return Err(Error::conflict("another run has taken in files at the same time; run again"));
+    }
+    run.num_commits += 1;
+    pending.num_new_files = records.len();
+    let batch = pending.batches.entry(batch_id).or_default();
+    for record in records {
+        batch.entry(record.source.clone()).or_default().push(record);
+    }
+    Ok(pending)
+}
+
+fn is_consumed(run: &Run, source: &str, batch_id: i64) -> bool {
+    // files of a source that the project no longer has wait until it returns
+    run.bronze_of(source)
+        .map_or(true, |table| table.position(POSITION).is_some_and(|position| position >= batch_id))
+}
+
+/// Known paths whose size or time differs now: those whose content differs too are problems.
+async fn changed_files(run: &Run, touched: &[&LandedFile]) -> Result<Vec<String>> {
+    if touched.is_empty() {
+        return Ok(Vec::new());
+    }
+    let hashes = landed_hashes(run).await?;
+    let mut problems = Vec::new();
+    for file in touched {
+        let Some(known) = hashes.get(&file.path) else {
+            // written ahead but not taken in yet: what is there now is what will be read
+            continue;
+        };
+        let (landing, limits) = (run.landing.clone(), run.project.limits.clone());
+        let (path, runtime) = (file.path.clone(), Handle::current());
+        // only the hash of the landed bytes is wanted, so nothing is unpacked
+        let hash = tokio::task::spawn_blocking(move || {
+            files::read(&landing, &path, &limits, &runtime, |_| Ok(false)).map(|(_, hash)| hash)
+        })
+        .await??;
+        if hash.to_hex().as_str() != known {
+            problems.push(format!(
+                "landing file changed: `{}` has other content than when it was taken in; the new content is not \
+                 ingested, land it under a new name",
+                file.path
+            ));
+        }
+    }
+    Ok(problems)
+}
+
+/// Path to hash of every file that was taken in.
+async fn landed_hashes(run: &Run) -> Result<HashMap<String, String>> {
+    let mut hashes = HashMap::new();
+    for batch in ledger::read(&run.ledger.landed).await? {
+        let (paths, found) = (batch.column(2).as_string_view(), batch.column(3).as_string_view());
+        for (path, hash) in paths.iter().zip(found) {
+            if let (Some(path), Some(hash)) = (path, hash) {
+                hashes.insert(path.to_owned(), hash.to_owned());
+            }
+        }
+    }
+    Ok(hashes)
+}

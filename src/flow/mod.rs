@@ -1,0 +1,445 @@
+//! The way of the data, one file per hop: landing → bronze → decide → silver → gold, and the balance at the end.
+//!
+//! Every hop is: read a version → compute → check → commit once. A hop's commit carries the version of the input that
+//! it consumed, so running it again changes nothing, and a run that was killed is continued by the next one.
+
+pub mod balance;
+pub mod bronze;
+pub mod checks;
+pub mod decide;
+pub mod dirty;
+pub mod landing;
+pub mod lock;
+pub mod model;
+pub mod quarantine;
+pub mod report;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use arrow::array::{Date32Array, Int64Array, RecordBatch};
+use arrow::datatypes::SchemaRef;
+use datafusion::execution::session_state::SessionState;
+use futures::stream::{FuturesUnordered, StreamExt};
+use serde_json::json;
+
+use self::decide::{Counts, Decided};
+use self::dirty::Work;
+use self::report::{Report, Step};
+use crate::engine;
+use crate::error::{Error, Result};
+use crate::lake::table::Table;
+use crate::lake::{Lake, Root};
+use crate::ledger::{self, Ledger};
+use crate::project::Project;
+use crate::project::source::{DATE, Mode, Source};
+use crate::project::sql::TableName;
+use crate::telemetry::Progress;
+
+/// Records that are decided at once; bounds memory when a whole history is decided.
+const DECIDE_ROWS: u64 = 500_000;
+
+/// Models that are computed at the same time: one uses the cores while the other waits for its files.
+const CONCURRENT_MODELS: usize = 2;
+
+/// The state of one run: the project, its stores, and the tables as this run has left them so far.
+pub struct Run {
+    pub id: i64,
+    pub project: Arc<Project>,
+    pub landing: Arc<Root>,
+    pub lake: Lake,
+    pub state: SessionState,
+    /// When the run began, microseconds since the epoch. Arrival metadata only: no result depends on it.
+    pub started_at: i64,
+    pub is_full_refresh: bool,
+    pub progress: Progress,
+    pub ledger: Ledger,
+    pub num_commits: usize,
+    bronze: HashMap<String, Table>,
+    quarantine: HashMap<String, Table>,
+    models: HashMap<TableName, Table>,
+    caches: RwLock<HashMap<String, (i64, Arc<Vec<RecordBatch>>)>>,
+    decided: tokio::sync::Mutex<HashMap<String, (BTreeSet<i32>, Arc<Decided>)>>,
+}
+
+impl Run {
+    /// Opens every table of the project's lake.
+    ///
+    /// # Errors
+    /// The stores'.
+    pub async fn open(project: Arc<Project>, landing: Root, lake: Lake, progress: Progress) -> Result<Run> {
+        let state = engine::state(&lake, project.limits.memory_bytes)?;
+        let mut opening = FuturesUnordered::new();
+        for source in &project.sources {
+            for zone in ["bronze", "quarantine"] {
+                opening.push(open_table(&lake, TableName::new(zone, &source.name)));
+            }
+        }
+        for model in project.stored_models() {
+            opening.push(open_table(&lake, model.table.clone()));
+        }
+        let mut run = Run {
+            id: 0,
+            project: Arc::clone(&project),
+            landing: Arc::new(landing),
+            ledger: Ledger::open(&lake).await?,
+            lake: lake.clone(),
+            state,
+            started_at: chrono::Utc::now().timestamp_micros(),
+            is_full_refresh: false,
+            progress,
+            num_commits: 0,
+            bronze: HashMap::new(),
+            quarantine: HashMap::new(),
+            models: HashMap::new(),
+            caches: RwLock::new(HashMap::new()),
+            decided: tokio::sync::Mutex::new(HashMap::new()),
+        };
+        while let Some(opened) = opening.next().await {
+            let (name, table) = opened?;
+            match name.schema.as_str() {
+                "bronze" => run.bronze.insert(name.table, table),
+                "quarantine" => run.quarantine.insert(name.table, table),
+                _ => run.models.insert(name, table),
+            };
+        }
+        // a run is one more commit of `ledger.runs`
+        run.id = run.ledger.runs.version() + 2;
+        Ok(run)
+    }
+
+    /// A stored table by the name that the lake has for it.
+    ///
+    /// # Errors
+    /// `Bug` where the project has no such table.
+    pub fn table(&self, name: &TableName) -> Result<&Table> {
+        let table = match name.schema.as_str() {
+            "bronze" => self.bronze.get(&name.table),
+            "quarantine" => self.quarantine.get(&name.table),
+            ledger::ZONE => self.ledger.tables().into_iter().find(|table| table.name() == name.to_string()),
+            _ => self.models.get(name),
+        };
+        table.ok_or_else(|| Error::bug(format!("the table `{name}` is not open")))
+    }
+
+    pub fn bronze_of(&self, source: &str) -> Result<&Table> {
+        self.table(&TableName::new("bronze", source))
+    }
+
+    pub fn quarantine_of(&self, source: &str) -> Result<&Table> {
+        self.table(&TableName::new("quarantine", source))
+    }
+
+    /// The columns that the project declares for a stored table, and its partition columns.
+    ///
+    /// # Errors
+    /// `Bug` where the project has no such table.
+    pub fn declared(&self, name: &TableName) -> Result<(SchemaRef, Vec<String>)> {
+        let source = || self.project.source(&name.table);
+        let found = match name.schema.as_str() {
+            "bronze" => source().map(|source| (source.bronze_schema(), vec![DATE.to_owned()])),
+            "quarantine" => source()
+                .map(|source| (source.quarantine_schema(), vec![DATE.to_owned(), "error_type".to_owned()])),
+            ledger::ZONE => ledger::schemas()
+                .into_iter()
+                .find(|(table, _)| *table == name.table)
+                .map(|(_, schema)| (schema, Vec::new())),
+            _ => self.project.model(name).map(|model| (Arc::clone(&model.schema), model.partition.clone())),
+        };
+        found.ok_or_else(|| Error::bug(format!("the project has no table `{name}`")))
+    }
+
+    fn cache(&self, table: &Table, batches: Vec<RecordBatch>) {
+        let mut caches = self.caches.write().unwrap_or_else(PoisonError::into_inner);
+        caches.insert(table.name().to_owned(), (table.version(), Arc::new(batches)));
+    }
+
+    /// All rows of the table, if this run has just written all of them and still holds them.
+    fn cached(&self, table: &Table) -> Option<Arc<Vec<RecordBatch>>> {
+        let caches = self.caches.read().unwrap_or_else(PoisonError::into_inner);
+        let (version, batches) = caches.get(table.name())?;
+        (*version == table.version()).then(|| Arc::clone(batches))
+    }
+
+    /// What became of a source's bronze records of `dates` (`None`: all). Decided at most once per run.
+    ///
+    /// # Errors
+    /// Those of reading bronze.
+    pub async fn decided(&self, source: &Source, dates: Option<&BTreeSet<i32>>) -> Result<Arc<Decided>> {
+        let mut all = self.decided.lock().await;
+        let (known, decided) = all.entry(source.name.clone()).or_default();
+        let bronze = self.bronze_of(&source.name)?;
+        let Some(dates) = dates else {
+            if known.is_empty() {
+                let context = engine::context(&self.state);
+                *decided =
+                    Arc::new(decide::decide(&context, source, self.bronze_in_memory(bronze), None).await?);
+                known.insert(0);
+            }
+            return Ok(Arc::clone(decided));
+        };
+        let mut missing: BTreeSet<i32> = dates - known;
+        let rows = self.rows_by_date(&TableName::new("bronze", &source.name))?;
+        while !missing.is_empty() {
+            let mut group = BTreeSet::new();
+            let mut num_rows = 0;
+            while num_rows < DECIDE_ROWS
+                && let Some(date) = missing.pop_first()
+            {
+                num_rows += rows.get(&date).copied().unwrap_or(0);
+                group.insert(date);
+            }
+            let context = engine::context(&self.state);
+            let found = decide::decide(&context, source, self.bronze_in_memory(bronze), Some(&group)).await?;
+            let merged = Arc::make_mut(decided);
+            merged.counts.extend(found.counts);
+            merged.rejected.extend(found.rejected);
+            merged.quarantined.extend(found.quarantined);
+            known.append(&mut group);
+        }
+        Ok(Arc::clone(decided))
+    }
+
+    fn bronze_in_memory<'a>(&self, bronze: &'a Table) -> decide::Bronze<'a> {
+        decide::Bronze { table: bronze, cached: self.cached(bronze) }
+    }
+}
+
+async fn open_table(lake: &Lake, name: TableName) -> Result<(TableName, Table)> {
+    let table = lake.table(&name.schema, &name.table).await?;
+    Ok((name, table))
+}
+
+/// Moves everything that waits in landing to gold, and proves that nothing was lost. This is the whole way.
+///
+/// # Errors
+/// What stops a run. What a person must look at without stopping it (changed landing files, failed checks, a balance that
+/// does not hold) is in the report.
+pub async fn advance(run: &mut Run) -> Result<Report> {
+    let mut report = Report::begin(run);
+    let pending = landing::discover(run).await?;
+    report.landing(&pending);
+    for (batch_id, batch) in &pending.batches {
+        let steps = ingest(run, *batch_id, batch).await?;
+        report.steps.extend(steps);
+    }
+    bronze::report(run).await?;
+    decide_changed(run).await?;
+    report.steps.extend(compute_models(run).await?);
+    if run.num_commits > 0 {
+        report.checks = checks::run(run).await?;
+        report.balance = balance::compute(run, &pending).await?;
+        balance::store(run, &report.balance).await?;
+        report.finish(run).await?;
+    } else {
+        report.balance = balance::stored(run).await?;
+    }
+    run.lake.sync().await?;
+    Ok(report)
+}
+
+/// Landing → bronze, all sources of a batch at once.
+async fn ingest(
+    run: &mut Run,
+    batch_id: i64,
+    batch: &BTreeMap<String, Vec<ledger::FileRecord>>,
+) -> Result<Vec<Step>> {
+    run.progress.stage("landing → bronze");
+    let mut work = FuturesUnordered::new();
+    for (name, files) in batch {
+        if let Some(source) = run.project.source(name) {
+            let run = &*run;
+            let source = source.clone();
+            work.push(async move {
+                let ingested = bronze::ingest(run, &source, batch_id, files).await?;
+                Result::Ok((source, ingested))
+            });
+        }
+    }
+    let mut done = Vec::new();
+    while let Some(ingested) = work.next().await {
+        done.push(ingested?);
+    }
+    drop(work);
+    let mut steps = Vec::new();
+    for (source, ingested) in done {
+        run.num_commits += ingested.num_commits;
+        if let Some(batches) = ingested.cache {
+            run.cache(&ingested.bronze, batches);
+        }
+        steps.push(Step::ingested(&source, &ingested.reports));
+        run.bronze.insert(source.name.clone(), ingested.bronze);
+        run.quarantine.insert(source.name, ingested.quarantine);
+    }
+    steps.sort_by(|a, b| a.table.cmp(&b.table));
+    Ok(steps)
+}
+
+/// Bronze → decisions: quarantine's silver part first, then the counts.
+async fn decide_changed(run: &mut Run) -> Result<()> {
+    run.progress.stage("bronze → one row per key");
+    let mut positions = BTreeMap::new();
+    let mut changed: BTreeMap<(String, Option<i32>), Counts> = BTreeMap::new();
+    let mut replaced: BTreeMap<String, Option<BTreeSet<i32>>> = BTreeMap::new();
+    for source in run.project.sources.clone() {
+        let bronze = run.bronze_of(&source.name)?;
+        let app_id = format!("bronze.{}", source.name);
+        let consumed = run.ledger.decisions.position(&app_id);
+        if bronze.version() < 0 || (consumed == Some(bronze.version()) && !run.is_full_refresh) {
+            continue;
+        }
+        let dates = match source.mode {
+            Mode::Upserts => None,
+            Mode::Events => {
+                let since = match (consumed, run.is_full_refresh) {
+                    (Some(consumed), false) => bronze.changed_since(consumed, 1).await?,
+                    _ => None,
+                };
+                Some(dirty::dates_of(since.unwrap_or_else(|| bronze.partitions(1))))
+            }
+        };
+        positions.insert(app_id, bronze.version());
+        let decided = run.decided(&source, dates.as_ref()).await?;
+        let is_wanted = |date: &i32| dates.as_ref().is_none_or(|dates| dates.contains(date));
+        let refused: Vec<_> =
+            decided.quarantined.iter().filter(|record| is_wanted(&record.date)).cloned().collect();
+        for (date, counts) in &decided.counts {
+            if date.as_ref().is_none_or(is_wanted) {
+                changed.insert((source.name.clone(), *date), counts.clone());
+            }
+        }
+        quarantine::replace(run, &source, dates.as_ref(), refused).await?;
+        replaced.insert(source.name.clone(), dates);
+    }
+    if positions.is_empty() {
+        return Ok(());
+    }
+    let mut all = decisions(run).await?;
+    all.retain(|(source, date), _| match (replaced.get(source), date) {
+        (None, _) => true,
+        (Some(Some(dates)), Some(date)) => !dates.contains(date),
+        (Some(_), _) => false,
+    });
+    all.extend(changed);
+    let rows = decision_rows(&run.project, &all)?;
+    let mut kept = run.ledger.decisions.snapshot().map(|snapshot| snapshot.txns.clone()).unwrap_or_default();
+    kept.extend(positions);
+    ledger::replace(&mut run.ledger.decisions, &rows, kept).await?;
+    run.num_commits += 1;
+    Ok(())
+}
+
+/// Counts by source and date, as `ledger.decisions` keeps them.
+///
+/// # Errors
+/// The store's.
+pub async fn decisions(run: &Run) -> Result<BTreeMap<(String, Option<i32>), Counts>> {
+    use arrow::array::{Array, AsArray};
+    use arrow::datatypes::{Date32Type, Int64Type};
+    let mut all = BTreeMap::new();
+    for batch in ledger::read(&run.ledger.decisions).await? {
+        let dates = batch.column(7).as_primitive::<Date32Type>();
+        for row in 0..batch.num_rows() {
+            let source = batch.column(0).as_string_view().value(row).to_owned();
+            let money: serde_json::Value = serde_json::from_str(batch.column(5).as_string_view().value(row))?;
+            let tally = |at: usize, name: &str| decide::Tally {
+                records: batch.column(at).as_primitive::<Int64Type>().value(row).cast_unsigned(),
+                money: money[name]
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .filter_map(|sum| sum.as_str()?.parse().ok())
+                    .collect(),
+            };
+            let counts = Counts {
+                accepted: tally(1, "accepted"),
+                duplicates: tally(2, "duplicates"),
+                superseded: tally(3, "superseded"),
+                quarantined: tally(4, "quarantined"),
+                warnings: serde_json::from_str(batch.column(6).as_string_view().value(row))?,
+            };
+            let date = dates.is_valid(row).then(|| dates.value(row));
+            all.insert((source, date), counts);
+        }
+    }
+    Ok(all)
+}
+
+fn decision_rows(project: &Project, all: &BTreeMap<(String, Option<i32>), Counts>) -> Result<RecordBatch> {
+    let _ = project;
+    let texts =
+        |tally: &decide::Tally| -> Vec<String> { tally.money.iter().map(ToString::to_string).collect() };
+    let counts = |of: fn(&Counts) -> &decide::Tally| {
+        Arc::new(Int64Array::from_iter_values(all.values().map(|counts| of(counts).records.cast_signed())))
+    };
+    let money = all.values().map(|counts| {
+        json!({
+            "accepted": texts(&counts.accepted), "duplicates": texts(&counts.duplicates),
+            "superseded": texts(&counts.superseded), "quarantined": texts(&counts.quarantined),
+        })
+        .to_string()
+    });
+    let dates: Date32Array = all.keys().map(|(_, date)| *date).collect();
+    Ok(RecordBatch::try_new(
+        ledger::decisions_schema(),
+        vec![
+            ledger::texts(all.keys().map(|(source, _)| source)),
+            counts(|counts| &counts.accepted),
+            counts(|counts| &counts.duplicates),
+            counts(|counts| &counts.superseded),
+            counts(|counts| &counts.quarantined),
+            ledger::texts(money),
+            ledger::texts(all.values().map(|counts| json!(counts.warnings).to_string())),
+            Arc::new(dates),
+        ],
+    )?)
+}
+
+/// Silver and gold: every model whose inputs have changed, inputs before outputs.
+async fn compute_models(run: &mut Run) -> Result<Vec<Step>> {
+    let project = Arc::clone(&run.project);
+    let mut waiting: Vec<&crate::project::model::Model> = project.stored_models().collect();
+    let mut unfinished: BTreeSet<TableName> = waiting.iter().map(|model| model.table.clone()).collect();
+    let mut steps = Vec::new();
+    while !waiting.is_empty() {
+        let is_ready = |model: &&crate::project::model::Model| {
+            model.inputs.keys().all(|input| !unfinished.contains(&dirty::stored_table(input)))
+        };
+        let (ready, later): (Vec<_>, Vec<_>) = waiting.into_iter().partition(is_ready);
+        if ready.is_empty() {
+            return Err(Error::bug("models wait for each other"));
+        }
+        waiting = later;
+        let mut todo = Vec::new();
+        for model in &ready {
+            let work = dirty::work(run, model).await?;
+            unfinished.remove(&model.table);
+            if work != Work::Nothing {
+                todo.push((*model, work));
+            }
+        }
+        run.progress.stage(&format!("{} models", todo.len()));
+        let shared = &*run;
+        let mut computing = futures::stream::iter(todo)
+            .map(|(model, work)| async move {
+                let begun = std::time::Instant::now();
+                let computed = model::compute(shared, model, &work).await?;
+                Result::Ok((model, work, computed, begun.elapsed()))
+            })
+            .buffer_unordered(CONCURRENT_MODELS);
+        let mut done = Vec::new();
+        while let Some(computed) = computing.next().await {
+            done.push(computed?);
+        }
+        drop(computing);
+        for (model, work, computed, elapsed) in done {
+            run.num_commits += 1;
+            if let Some(batches) = computed.cache {
+                run.cache(&computed.table, batches);
+            }
+            steps.push(Step::computed(model, &work, computed.rows, elapsed));
+            run.models.insert(model.table.clone(), computed.table);
+        }
+    }
+    Ok(steps)
+}

@@ -1,0 +1,404 @@
+//! One model, computed and committed: read the inputs' versions → compute → check → commit once.
+//!
+//! Dates are computed in groups of bounded size, so memory does not grow with the lake; all groups are one commit.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use datafusion::common::ScalarValue;
+use datafusion::datasource::MemTable;
+use datafusion::logical_expr::{col, lit};
+use datafusion::prelude::SessionContext;
+use futures::TryStreamExt;
+use serde_json::json;
+
+use super::Run;
+use super::decide::{partition_keys, places_table, quoted, versions_table};
+use super::dirty::{self, Work, dates_of, stored_table};
+use crate::engine;
+use crate::error::{During, Error, Result};
+use crate::lake::scan::LakeScan;
+use crate::lake::table::{Change, Commit, Table};
+use crate::lake::write::date_text;
+use crate::project::model::{Model, Span};
+use crate::project::source::{DATE, Mode};
+use crate::project::sql::{PARTITIONS_SUFFIX, TableName};
+
+/// Rows of same-date inputs that one group of dates may read.
+const GROUP_ROWS: u64 = 300_000;
+
+/// Rows of look-back inputs that one group of dates may read: they are narrow.
+const WINDOW_ROWS: u64 = 6_000_000;
+
+/// Rows of a new table that may stay in memory for the models after it.
+const CACHED_ROWS: usize = 128 * 1024;
+
+/// What a model did.
+#[derive(Debug)]
+pub struct Computed {
+    pub table: Table,
+    pub rows: u64,
+    pub dates: usize,
+    pub cache: Option<Vec<RecordBatch>>,
+}
+
+/// Computes what is dirty and commits it.
+///
+/// # Errors
+/// Those of the query and of the stores; `Conflict` where another run changed the same partitions.
+pub async fn compute(run: &Run, model: &Model, work: &Work) -> Result<Computed> {
+    compute_and_commit(run, model, work)
+        .await
+        .during(|| format!("computing `{}` ({})", model.table, model.file.display()))
+}
+
+async fn compute_and_commit(run: &Run, model: &Model, work: &Work) -> Result<Computed> {
+    let mut table = run.table(&model.table)?.clone();
+    let positions = dirty::positions(run, model)?;
+    let tags = BTreeMap::from([("fingerprint".to_owned(), Some(model.fingerprint.clone()))]);
+    let unique = if model.key.len() == 1 { model.key.clone() } else { Vec::new() };
+    let mut adds = Vec::new();
+    let mut rows = 0;
+    let mut cache = is_whole(&table, work).then(Vec::new);
+    let mut num_dates = 0;
+    let groups: Vec<Option<BTreeSet<i32>>> = match work {
+        Work::Nothing => Vec::new(),
+        Work::Whole => vec![None],
+        Work::Dates(dates) => {
+            num_dates = dates.len();
+            group_dates(run, model, dates)?.into_iter().map(Some).collect()
+        }
+    };
+    for dates in &groups {
+        let context = context(run, model, dates.as_ref()).await?;
+        let mut frame = context.sql(&model.sql).await?;
+        if let (Some(dates), Some(column)) = (dates, model.partition.first()) {
+            let wanted = dates.iter().map(|date| lit(ScalarValue::Date32(Some(*date)))).collect();
+            frame = frame.filter(col(quoted(column)).in_list(wanted, false))?;
+        }
+        let mut writer = table
+            .writer(Arc::clone(&model.schema), &model.partition)
+            .with_unique_columns(&unique)
+            .with_tags(tags.clone());
+        let mut stream = frame.execute_stream().await?;
+        while let Some(batch) = stream.try_next().await? {
+            rows += batch.num_rows() as u64;
+            run.progress.inc(batch.num_rows() as u64);
+            writer.write(&batch).await?;
+            if let Some(batches) = &mut cache {
+                batches.push(conform(&batch, model)?);
+                if rows > CACHED_ROWS as u64 {
+                    cache = None;
+                }
+            }
+        }
+        adds.extend(writer.close().await?);
+    }
+    let change = match work {
+        Work::Whole => Change::ReplaceAll,
+        Work::Dates(dates) if !is_whole(&table, work) => Change::Replace(partition_keys(dates)),
+        _ => Change::ReplaceAll,
+    };
+    table
+        .commit(&Commit {
+            change,
+            schema: Arc::clone(&model.schema),
+            partition: model.partition.clone(),
+            adds,
+            positions,
+            once: None,
+            info: json!({"run": run.id, "rows": rows}),
+            description: model.description.clone(),
+        })
+        .await?;
+    Ok(Computed { table, rows, dates: num_dates, cache })
+}
+
+/// Whether the work leaves nothing of what the table held.
+fn is_whole(table: &Table, work: &Work) -> bool {
+    match work {
+        Work::Nothing => false,
+        Work::Whole => true,
+        Work::Dates(dates) => dates_of(table.partitions(1)).is_subset(dates),
+    }
+}
+
+fn conform(batch: &RecordBatch, model: &Model) -> Result<RecordBatch> {
+    let columns = model
+        .schema
+        .fields()
+        .iter()
+        .map(|field| {
+            let column = batch
+                .column_by_name(field.name())
+                .ok_or_else(|| Error::bug(format!("`{}` lost its column `{}`", model.table, field.name())))?;
+            Ok(arrow::compute::cast(column, field.data_type())?)
+        })
+        .collect::<Result<Vec<_>>>()?;
+    Ok(RecordBatch::try_new(Arc::clone(&model.schema), columns)?)
+}
+
+/// Cuts the dates into runs whose inputs are small enough to be computed at once.
+fn group_dates(run: &Run, model: &Model, dates: &BTreeSet<i32>) -> Result<Vec<BTreeSet<i32>>> {
+    let mut same_date: BTreeMap<i32, u64> = BTreeMap::new();
+    let mut window: BTreeMap<i32, u64> = BTreeMap::new();
+    let mut look_back = 0;
+    for (input, span) in &model.inputs {
+        let rows = match span {
+            Span::Days { from: 0, to: 0 } => &mut same_date,
+            Span::Days { to, .. } => {
+                look_back = look_back.max(to.cast_signed());
+                &mut window
+            }
+            _ => continue,
+        };
+        for (date, count) in run.rows_by_date(&stored_table(input))? {
+            *rows.entry(date).or_default() += count;
+        }
+    }
+    let window_rows = |from: i32, to: i32| -> u64 {
+        window.range(from.saturating_sub(look_back)..=to).map(|(_, rows)| rows).sum()
+    };
+    let mut groups: Vec<BTreeSet<i32>> = Vec::new();
+    let mut num_rows = 0;
+    for date in dates {
+        let rows = same_date.get(date).copied().unwrap_or(0);
+        let fits = groups
+            .last()
+            .and_then(BTreeSet::first)
+            .is_some_and(|first| num_rows + rows <= GROUP_ROWS && window_rows(*first, *date) <= WINDOW_ROWS);
+        match groups.last_mut() {
+            Some(group) if fits => {
+                group.insert(*date);
+                num_rows += rows;
+            }
+            _ => {
+                groups.push(BTreeSet::from([*date]));
+                num_rows = rows;
+            }
+        }
+    }
+    Ok(groups)
+}
+
+/// Registers the named tables whole, with the reference tables and views that they need.
+///
+/// # Errors
+/// `Usage` where the project has no such table, and those of reading.
+pub async fn register_named(run: &Run, context: &SessionContext, names: &BTreeSet<TableName>) -> Result<()> {
+    register_references(run, context)?;
+    let mut stored: BTreeSet<&TableName> = BTreeSet::new();
+    for name in names {
+        match run.project.model(name) {
+            Some(view) if view.is_view => stored.extend(view.inputs.keys()),
+            _ if name.schema == "reference" => {}
+            _ => {
+                stored.insert(name);
+            }
+        }
+    }
+    for input in &stored {
+        register_input(run, context, input, None).await?;
+    }
+    register_views(run, context, |input| stored.contains(input)).await
+}
+
+/// Registers the views whose inputs are all there; models come in reading order, so a view finds the views before it.
+async fn register_views(
+    run: &Run,
+    context: &SessionContext,
+    is_there: impl Fn(&TableName) -> bool,
+) -> Result<()> {
+    for view in run.project.models.iter().filter(|model| model.is_view) {
+        if view.inputs.keys().all(&is_there) {
+            let frame = context.sql(&view.sql).await?;
+            engine::register(context, &view.table, frame.into_view());
+        }
+    }
+    Ok(())
+}
+
+fn register_references(run: &Run, context: &SessionContext) -> Result<()> {
+    for reference in &run.project.references {
+        let rows = reference.rows.clone();
+        let table = MemTable::try_new(rows.schema(), vec![vec![rows]])?;
+        engine::register(context, &TableName::new("reference", &reference.name), Arc::new(table));
+    }
+    Ok(())
+}
+
+/// A context in which the model's query sees its inputs, restricted to what `dates` need.
+async fn context(run: &Run, model: &Model, dates: Option<&BTreeSet<i32>>) -> Result<SessionContext> {
+    let context = engine::context(&run.state);
+    register_references(run, &context)?;
+    for (input, span) in &model.inputs {
+        let wanted = match (span, dates) {
+            (Span::Days { from, to }, Some(dates)) => Some(
+                dates
+                    .iter()
+                    .flat_map(|date| (*from..=*to).map(|days| date.saturating_sub(days.cast_signed())))
+                    .collect(),
+            ),
+            _ => None,
+        };
+        register_input(run, &context, input, wanted).await?;
+    }
+    register_views(run, &context, |input| model.inputs.contains_key(input)).await?;
+    Ok(context)
+}
+
+/// Lets a query read `input`: a table of the lake, the accepted records of a source, or their versions.
+///
+/// # Errors
+/// Those of deciding and of the store.
+pub async fn register_input(
+    run: &Run,
+    context: &SessionContext,
+    input: &TableName,
+    wanted: Option<BTreeSet<i32>>,
+) -> Result<()> {
+    if input.table.ends_with(PARTITIONS_SUFFIX) {
+        return register_partitions(run, context, input);
+    }
+    if matches!(input.schema.as_str(), "accepted" | "versions") {
+        return register_decided(run, context, input, wanted).await;
+    }
+    let (schema, partition) = run.declared(input)?;
+    let table = run.table(input)?;
+    let provider = run.scan(table, schema, &partition, wanted.as_ref())?;
+    engine::register(context, input, Arc::new(provider));
+    Ok(())
+}
+
+fn register_partitions(run: &Run, context: &SessionContext, input: &TableName) -> Result<()> {
+    let stored = stored_table(input);
+    let (schema, partition) = run.declared(&stored)?;
+    let num_file_columns = schema.fields().len() - partition.len();
+    let fields = schema.fields()[num_file_columns..].to_vec();
+    let keys = run.table(&stored)?.partitions(partition.len());
+    let columns = fields
+        .iter()
+        .enumerate()
+        .map(|(at, field)| {
+            let values = keys.iter().map(|key| match &key[at] {
+                Some(text) => ScalarValue::try_from_string(text.clone(), field.data_type()),
+                None => ScalarValue::try_from(field.data_type()),
+            });
+            let values = values.collect::<datafusion::error::Result<Vec<_>>>()?;
+            match values.is_empty() {
+                true => Ok(arrow::array::new_empty_array(field.data_type())),
+                false => ScalarValue::iter_to_array(values),
+            }
+        })
+        .collect::<datafusion::error::Result<Vec<_>>>()?;
+    let schema = Arc::new(arrow::datatypes::Schema::new(fields));
+    let batch = RecordBatch::try_new(Arc::clone(&schema), columns)?;
+    engine::register(context, input, Arc::new(MemTable::try_new(schema, vec![vec![batch]])?));
+    Ok(())
+}
+
+/// `accepted.<source>` is bronze without the records that were not accepted; `versions.<source>` is bronze with each
+/// record's place in the history of its key.
+async fn register_decided(
+    run: &Run,
+    context: &SessionContext,
+    input: &TableName,
+    wanted: Option<BTreeSet<i32>>,
+) -> Result<()> {
+    let source = run
+        .project
+        .source(&input.table)
+        .ok_or_else(|| Error::bug(format!("there is no source behind `{input}`")))?;
+    let bronze = run.bronze_of(&source.name)?;
+    let dates = match source.mode {
+        Mode::Events => Some(match wanted {
+            Some(wanted) => &wanted & &dates_of(bronze.partitions(1)),
+            None => dates_of(bronze.partitions(1)),
+        }),
+        Mode::Upserts => None,
+    };
+    let decided = run.decided(source, dates.as_ref()).await?;
+    let schema = source.bronze_schema();
+    let name = TableName::new("bronze", &source.name);
+    let provider = run.scan(bronze, schema, &[DATE.to_owned()], dates.as_ref())?;
+    let bronze_name = quoted(&source.name);
+    if input.schema == "versions" {
+        engine::register(context, &name, Arc::new(provider));
+        let versions = TableName::new("bronze", &format!("{}$versions", source.name));
+        engine::register(context, &versions, versions_table(&decided.versions)?);
+        let query = format!(
+            "select b.*, v.version, v.valid_from, v.valid_to, v.is_current from bronze.{bronze_name} b join \
+             bronze.{} v on b.source_file = v.source_file and b.source_line = v.source_line",
+            quoted(&versions.table)
+        );
+        let frame = context.sql(&query).await?;
+        engine::register(context, input, frame.into_view());
+        return Ok(());
+    }
+    let is_wanted = |date: &i32| dates.as_ref().is_none_or(|dates| dates.contains(date));
+    let rejected: Vec<_> =
+        decided.rejected.iter().filter(|(date, _)| is_wanted(date)).flat_map(|(_, places)| places).collect();
+    if rejected.is_empty() {
+        engine::register(context, input, Arc::new(provider));
+        return Ok(());
+    }
+    engine::register(context, &name, Arc::new(provider));
+    let rejected_name = TableName::new("bronze", &format!("{}$rejected", source.name));
+    engine::register(context, &rejected_name, places_table(rejected.into_iter())?);
+    let query = format!(
+        "select b.* from bronze.{bronze_name} b left anti join bronze.{} r \
+         on b.source_file = r.source_file and b.source_line = r.source_line",
+        quoted(&rejected_name.table)
+    );
+    let frame = context.sql(&query).await?;
+    engine::register(context, input, frame.into_view());
+    Ok(())
+}
+
+impl Run {
+    /// Rows of a table, from memory where this run has just written all of it.
+    pub fn scan(
+        &self,
+        table: &Table,
+        schema: arrow::datatypes::SchemaRef,
+        partition: &[String],
+        dates: Option<&BTreeSet<i32>>,
+    ) -> Result<LakeScan> {
+        let all = dates.is_none_or(|dates| dates_of(table.partitions(1)).is_subset(dates));
+        if all && let Some(batches) = self.cached(table) {
+            return Ok(LakeScan::in_memory(schema, batches));
+        }
+        let only = dates.map(partition_keys);
+        LakeScan::new(table, schema, partition, only.as_ref())
+    }
+
+    /// Rows per date of a table's current version.
+    pub fn rows_by_date(&self, name: &TableName) -> Result<BTreeMap<i32, u64>> {
+        let mut rows = BTreeMap::new();
+        if let Some(snapshot) = self.table(name)?.snapshot() {
+            let columns = &snapshot.metadata.partition_columns;
+            for file in snapshot.files.values() {
+                let key = crate::lake::table::partition_key(columns, &file.partition_values, 1);
+                for date in dates_of(BTreeSet::from([key])) {
+                    *rows.entry(date).or_default() += file.num_records();
+                }
+            }
+        }
+        Ok(rows)
+    }
+}
+
+/// `2025-08-01..2025-08-31 (31)`, for people.
+pub fn describe(work: &Work) -> String {
+    match work {
+        Work::Nothing => "nothing".to_owned(),
+        Work::Whole => "whole table".to_owned(),
+        Work::Dates(dates) => match (dates.first(), dates.last()) {
+            (Some(first), Some(last)) => {
+                format!("{}..{} ({} dates)", date_text(*first), date_text(*last), dates.len())
+            }
+            _ => "no dates".to_owned(),
+        },
+    }
+}

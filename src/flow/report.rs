@@ -1,0 +1,170 @@
+//! What a run did, for a tired person and for machines.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use serde::Serialize;
+
+use super::Run;
+use super::balance::BalanceRow;
+use super::bronze::FileReport;
+use super::checks::CheckResult;
+use super::dirty::Work;
+use super::landing::Pending;
+use super::model::describe;
+use crate::error::Result;
+use crate::ledger;
+use crate::project::model::Model;
+use crate::project::source::Source;
+
+/// The report of one run.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    pub run_id: i64,
+    pub new_files: usize,
+    pub unclaimed_files: usize,
+    pub steps: Vec<Step>,
+    pub warnings: BTreeMap<String, u64>,
+    pub checks: Vec<CheckResult>,
+    pub balance: Vec<BalanceRow>,
+    /// What a person must look at; the exit code says so.
+    pub problems: Vec<String>,
+    pub commits: usize,
+    pub seconds: f64,
+    #[serde(skip)]
+    started: std::time::Instant,
+}
+
+/// One table that the run changed.
+#[derive(Debug, Serialize)]
+pub struct Step {
+    pub table: String,
+    /// Rows that were written.
+    pub rows: u64,
+    /// Which partitions.
+    pub scope: String,
+    pub seconds: f64,
+    pub landed: Option<u64>,
+    pub quarantined: Option<u64>,
+    #[serde(skip)]
+    pub warnings: BTreeMap<String, u64>,
+}
+
+impl Step {
+    pub(super) fn ingested(source: &Source, files: &[FileReport]) -> Self {
+        let mut warnings = BTreeMap::new();
+        for file in files {
+            for (column, count) in &file.warnings {
+                let name = format!("{}.{column} did not parse and is null", source.name);
+                *warnings.entry(name).or_default() += count;
+            }
+        }
+        Self {
+            table: format!("bronze.{}", source.name),
+            rows: files.iter().map(|file| file.typed).sum(),
+            scope: format!("{} files", files.len()),
+            seconds: 0.0,
+            landed: Some(files.iter().map(|file| file.landed).sum()),
+            quarantined: Some(files.iter().map(|file| file.quarantined).sum()),
+            warnings,
+        }
+    }
+
+    pub(super) fn computed(model: &Model, work: &Work, rows: u64, elapsed: Duration) -> Self {
+        Self {
+            table: model.table.to_string(),
+            rows,
+            scope: describe(work),
+            seconds: elapsed.as_secs_f64(),
+            landed: None,
+            quarantined: None,
+            warnings: BTreeMap::new(),
+        }
+    }
+}
+
+impl Report {
+    pub(super) fn begin(run: &Run) -> Self {
+        Self {
+            run_id: run.id,
+            new_files: 0,
+            unclaimed_files: 0,
+            steps: Vec::new(),
+            warnings: BTreeMap::new(),
+            checks: Vec::new(),
+            balance: Vec::new(),
+            problems: Vec::new(),
+            commits: 0,
+            seconds: 0.0,
+            started: std::time::Instant::now(),
+        }
+    }
+
+    pub(super) fn landing(&mut self, pending: &Pending) {
+        self.new_files = pending.num_new_files;
+        self.unclaimed_files = pending.num_unclaimed;
+        self.problems.extend(pending.problems.iter().cloned());
+    }
+
+    /// Whether the run changed anything.
+    pub fn is_idle(&self) -> bool {
+        self.commits == 0
+    }
+
+    pub fn failed_checks(&self) -> impl Iterator<Item = &CheckResult> {
+        self.checks.iter().filter(|check| check.has_failed())
+    }
+
+    /// What makes the run end with the exit code of bad data.
+    pub fn verdict(&self) -> Vec<String> {
+        let mut found = self.problems.clone();
+        let unbalanced = self.balance.iter().filter(|row| row.difference != 0);
+        found.extend(unbalanced.map(|row| {
+            format!(
+                "the balance of `{}` ({}, {}) does not hold: difference {}",
+                row.source,
+                row.measure,
+                row.scope,
+                row.amount(row.difference)
+            )
+        }));
+        found.extend(self.failed_checks().map(|check| {
+            format!("the check `{}` found {} rows: {}", check.name, check.rows, check.description)
+        }));
+        found
+    }
+
+    /// Completes the report and appends it to `ledger.runs`.
+    pub(super) async fn finish(&mut self, run: &mut Run) -> Result<()> {
+        for step in &self.steps {
+            for (name, count) in &step.warnings {
+                *self.warnings.entry(name.clone()).or_default() += count;
+            }
+        }
+        for ((source, _), counts) in super::decisions(run).await? {
+            for (name, count) in counts.warnings {
+                *self.warnings.entry(format!("{source}.{name}, in the whole lake")).or_default() += count;
+            }
+        }
+        self.commits = run.num_commits + 1;
+        self.seconds = self.started.elapsed().as_secs_f64();
+        let status = if self.verdict().is_empty() { "done" } else { "failed" };
+        let report = serde_json::to_string(self)?;
+        let rows = RecordBatch::try_new(
+            ledger::runs_schema(),
+            vec![
+                ledger::integers([run.id]),
+                ledger::texts(["run"]),
+                ledger::timestamps([run.started_at]),
+                ledger::timestamps([chrono::Utc::now().timestamp_micros()]),
+                ledger::texts([status]),
+                ledger::integers([i64::try_from(self.commits).unwrap_or(i64::MAX)]),
+                ledger::texts([report]),
+            ],
+        )?;
+        ledger::append(&mut run.ledger.runs, &rows, None).await?;
+        run.num_commits += 1;
+        Ok(())
+    }
+}

@@ -1,0 +1,505 @@
+//! The Delta transaction log: replay it to a [`Snapshot`], append one entry atomically.
+//!
+//! An entry is the file `_delta_log/<version>.json`, created only if absent; that creation is the commit. Source: the
+//! Delta protocol, <https://github.com/delta-io/delta/blob/master/PROTOCOL.md>. This module reads and writes the parts
+//! that the lake uses and refuses tables that need more (deletion vectors, column mapping, …) instead of misreading
+//! them. Checkpoints are written by the `deltalake` crate.
+//!
+//! Why not the crate's own commit: it costs time in proportion to the table's active files at every commit and does
+//! not skip a repeated `txn` (facts and hazards, H6 and H9; measured in `docs/decisions/0001-own-delta-commit.md`).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::TryStreamExt;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{During, Error, Result};
+
+/// A data file that is part of a table version.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct Add {
+    /// Relative path, URL-encoded.
+    pub path: String,
+    pub partition_values: BTreeMap<String, Option<String>>,
+    pub size: i64,
+    pub modification_time: i64,
+    /// `false` when the rows were already in the table: a compaction.
+    pub data_change: bool,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub stats: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub tags: Option<BTreeMap<String, Option<String>>>,
+    #[serde(skip_serializing, default)]
+    pub(super) deletion_vector: Option<serde_json::Value>,
+}
+
+impl Add {
+    /// Rows of the file. Every file that the lake writes says so; others are refused when loaded.
+    pub fn num_records(&self) -> u64 {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Stats {
+            num_records: u64,
+        }
+        self.stats
+            .as_deref()
+            .and_then(|stats| serde_json::from_str::<Stats>(stats).ok())
+            .map_or(0, |stats| stats.num_records)
+    }
+
+    /// The tag's value, if the file has it.
+    pub fn tag(&self, name: &str) -> Option<&str> {
+        self.tags.as_ref()?.get(name)?.as_deref()
+    }
+}
+
+/// A data file that is no longer part of the table.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct Remove {
+    pub path: String,
+    #[serde(default)]
+    pub deletion_timestamp: i64,
+    pub data_change: bool,
+    #[serde(default)]
+    pub extended_file_metadata: bool,
+    #[serde(default)]
+    pub partition_values: Option<BTreeMap<String, Option<String>>>,
+    #[serde(default)]
+    pub size: Option<i64>,
+}
+
+/// An application's position: the input that this version has consumed.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Txn {
+    pub app_id: String,
+    pub version: i64,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub last_updated: Option<i64>,
+}
+
+/// A table's schema and properties.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct Metadata {
+    pub id: String,
+    pub format: Format,
+    /// The schema as Delta writes it: JSON in a string.
+    pub schema_string: String,
+    pub partition_columns: Vec<String>,
+    #[serde(default)]
+    pub configuration: BTreeMap<String, Option<String>>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub description: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub created_time: Option<i64>,
+}
+
+/// The format of the data files; always Parquet.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
+pub struct Format {
+    pub provider: String,
+    #[serde(default)]
+    pub options: BTreeMap<String, Option<String>>,
+}
+
+impl Default for Format {
+    fn default() -> Self {
+        Self { provider: "parquet".to_owned(), options: BTreeMap::new() }
+    }
+}
+
+/// What a reader and a writer must understand.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Protocol {
+    pub min_reader_version: i32,
+    pub min_writer_version: i32,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reader_features: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub writer_features: Option<Vec<String>>,
+}
+
+impl Protocol {
+    /// The oldest protocol, which every Delta reader and writer speaks.
+    pub const PLAIN: Protocol = Protocol {
+        min_reader_version: 1,
+        min_writer_version: 2,
+        reader_features: None,
+        writer_features: None,
+    };
+}
+
+/// One line of a log entry.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub enum Action {
+    CommitInfo(serde_json::Value),
+    Protocol(Protocol),
+    MetaData(Box<Metadata>),
+    Txn(Txn),
+    Add(Add),
+    Remove(Remove),
+    /// Kinds that do not change what the table contains.
+    #[serde(untagged)]
+    Other(serde_json::Value),
+}
+
+/// A table at one version.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    pub version: i64,
+    pub metadata: Metadata,
+    pub files: BTreeMap<String, Arc<Add>>,
+    pub txns: BTreeMap<String, i64>,
+    /// Commit time of `version`, milliseconds since the epoch; 0 where the entry is no longer there.
+    pub timestamp: i64,
+}
+
+impl Snapshot {
+    /// The position that `app_id` has committed.
+    pub fn txn(&self, app_id: &str) -> Option<i64> {
+        self.txns.get(app_id).copied()
+    }
+
+    pub fn num_records(&self) -> u64 {
+        self.files.values().map(|file| file.num_records()).sum()
+    }
+}
+
+/// A commit's place in the log: `_delta_log/00000000000000000007.json`.
+pub fn entry_path(root: &Path, version: i64) -> Path {
+    root.clone().join("_delta_log").join(format!("{version:020}.json"))
+}
+
+/// Reads one log entry.
+///
+/// # Errors
+/// The store's; and `Data` with the version where the entry is not what Delta writes.
+pub async fn read_entry(store: &dyn ObjectStore, root: &Path, version: i64) -> Result<Vec<Action>> {
+    let path = entry_path(root, version);
+    let bytes = match store.get(&path).await {
+        Ok(found) => found.bytes().await?,
+        Err(object_store::Error::NotFound { .. }) => {
+            return Err(Error::data(format!(
+                "log entry {version} of `{root}` is missing; restore the file from a backup or rebuild the table"
+            )));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    parse_entry(&bytes, root, version)
+}
+
+fn parse_entry(bytes: &Bytes, root: &Path, version: i64) -> Result<Vec<Action>> {
+    bytes
+        .split(|byte| *byte == b'\n')
+        .filter(|line| !line.trim_ascii().is_empty())
+        .map(|line| {
+            serde_json::from_slice(line).map_err(|error| {
+                Error::data(format!(
+                    "log entry {version} of `{root}` is damaged; restore the file from a backup or rebuild the table"
+                ))
+                .because(error)
+            })
+        })
+        .collect()
+}
+
+#[derive(Deserialize)]
+struct LastCheckpoint {
+    version: i64,
+}
+
+/// The newest version of the table, or `None` where there is no table.
+///
+/// # Errors
+/// `Data` where the log has a gap or a damaged entry, or the table needs features that the lake does not speak.
+pub async fn load(store: &dyn ObjectStore, root: &Path) -> Result<Option<Snapshot>> {
+    let log = root.clone().join("_delta_log");
+    let hint = match store.get(&log.clone().join("_last_checkpoint")).await {
+        Ok(found) => serde_json::from_slice::<LastCheckpoint>(&found.bytes().await?)
+            .ok()
+            .map(|checkpoint| checkpoint.version),
+        Err(object_store::Error::NotFound { .. }) => None,
+        Err(error) => return Err(error.into()),
+    };
+    let listing: Vec<_> = match hint {
+        Some(version) => {
+            // a zero sorts before the checkpoint's own name, so the listing begins with it
+            let offset = log.clone().join(format!("{version:020}"));
+            store.list_with_offset(Some(&log), &offset).try_collect().await?
+        }
+        None => store.list(Some(&log)).try_collect().await?,
+    };
+    let mut checkpoint = None;
+    let mut entries = BTreeSet::new();
+    for meta in &listing {
+        let Some(name) = meta.location.filename() else {
+            continue;
+        };
+        let Some((version, rest)) = name.split_once('.') else {
+            continue;
+        };
+        let Ok(version) = version.parse::<i64>() else {
+            continue;
+        };
+        match rest {
+            "json" => {
+                entries.insert(version);
+            }
+            "checkpoint.parquet" => checkpoint = checkpoint.max(Some(version)),
+            _ => {}
+        }
+    }
+    let Some(latest) = entries.last().copied().max(checkpoint) else {
+        return Ok(None);
+    };
+    load_version(store, root, checkpoint, latest).await.map(Some)
+}
+
+/// The table at `version`, replayed from `checkpoint` (or from the beginning).
+///
+/// # Errors
+/// As [`load`].
+pub async fn load_version(
+    store: &dyn ObjectStore,
+    root: &Path,
+    checkpoint: Option<i64>,
+    version: i64,
+) -> Result<Snapshot> {
+    let mut replay = Replay::default();
+    let mut next = 0;
+    if let Some(from) = checkpoint {
+        let path = root.clone().join("_delta_log").join(format!("{from:020}.checkpoint.parquet"));
+        let bytes = store.get(&path).await?.bytes().await?;
+        let actions = read_checkpoint(bytes).during(|| format!("reading checkpoint {from} of `{root}`"))?;
+        replay.apply(actions, root)?;
+        next = from + 1;
+    }
+    for entry in next..=version {
+        replay.apply(read_entry(store, root, entry).await?, root)?;
+    }
+    replay.finish(root, version)
+}
+
+/// A checkpoint row is an action as a struct; written as JSON it reads like a log line.
+fn read_checkpoint(bytes: Bytes) -> Result<Vec<Action>> {
+    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)?.build()?;
+    let mut lines = Vec::new();
+    let mut writer = arrow::json::LineDelimitedWriter::new(&mut lines);
+    for batch in reader {
+        writer.write(&batch?)?;
+    }
+    writer.finish()?;
+    drop(writer);
+    let mut actions = Vec::new();
+    for line in lines.split(|byte| *byte == b'\n') {
+        if !line.is_empty() {
+            actions.push(serde_json::from_slice(line)?);
+        }
+    }
+    Ok(actions)
+}
+
+#[derive(Default)]
+struct Replay {
+    metadata: Option<Metadata>,
+    files: BTreeMap<String, Arc<Add>>,
+    txns: BTreeMap<String, i64>,
+    timestamp: i64,
+}
+
+impl Replay {
+    fn apply(&mut self, actions: Vec<Action>, root: &Path) -> Result<()> {
+        self.timestamp = 0;
+        for action in actions {
+            match action {
+                Action::Protocol(protocol) => refuse_unknown(&protocol, root)?,
+                Action::MetaData(metadata) => self.metadata = Some(*metadata),
+                Action::Txn(txn) => {
+                    self.txns.insert(txn.app_id, txn.version);
+                }
+                Action::Add(add) => {
+                    if add.deletion_vector.is_some() {
+                        return Err(unsupported(root, "deletion vectors"));
+                    }
+                    self.files.insert(add.path.clone(), Arc::new(add));
+                }
+                Action::Remove(remove) => {
+                    self.files.remove(&remove.path);
+                }
+                Action::CommitInfo(info) => {
+                    self.timestamp = info["timestamp"].as_i64().unwrap_or(0);
+                }
+                Action::Other(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(self, root: &Path, version: i64) -> Result<Snapshot> {
+        let metadata =
+            self.metadata.ok_or_else(|| Error::data(format!("the log of `{root}` has no table metadata")))?;
+        if let Some(Some(mode)) = metadata.configuration.get("delta.columnMapping.mode")
+            && mode != "none"
+        {
+            return Err(unsupported(root, "column mapping"));
+        }
+        Ok(Snapshot { version, metadata, files: self.files, txns: self.txns, timestamp: self.timestamp })
+    }
+}
+
+fn refuse_unknown(protocol: &Protocol, root: &Path) -> Result<()> {
+    let harmless = ["timestampNtz", "appendOnly", "invariants", "checkConstraints"];
+    let needed = protocol.reader_features.iter().chain(&protocol.writer_features).flatten();
+    for feature in needed {
+        if !harmless.contains(&feature.as_str()) {
+            return Err(unsupported(root, feature));
+        }
+    }
+    if protocol.min_reader_version > 3 || protocol.min_reader_version == 2 {
+        return Err(unsupported(root, &format!("reader version {}", protocol.min_reader_version)));
+    }
+    Ok(())
+}
+
+fn unsupported(root: &Path, feature: &str) -> Error {
+    Error::data(format!(
+        "table `{root}` uses `{feature}`, which medallion does not read; another writer has changed the table, \
+         remove the feature there or rebuild the table"
+    ))
+}
+
+/// How an attempt to append an entry ended.
+#[derive(Debug, PartialEq)]
+pub enum Appended {
+    /// The entry is in the log.
+    Committed,
+    /// Somebody else's entry has this version.
+    Taken(Vec<Action>),
+}
+
+/// Creates entry `version` if nobody has. An error of the store leaves the outcome unknown, so the entry is read back:
+/// `commit_id`, which only this commit carries, tells whose it is.
+///
+/// # Errors
+/// The store's, when the entry can be neither written nor read back.
+pub async fn append(
+    store: &dyn ObjectStore,
+    root: &Path,
+    version: i64,
+    actions: &[Action],
+    commit_id: &str,
+) -> Result<Appended> {
+    let mut body = Vec::new();
+    for action in actions {
+        serde_json::to_writer(&mut body, action)?;
+        body.push(b'\n');
+    }
+    let path = entry_path(root, version);
+    let options = PutOptions::from(PutMode::Create);
+    let Err(error) = store.put_opts(&path, body.into(), options).await else {
+        return Ok(Appended::Committed);
+    };
+    match store.get(&path).await {
+        Ok(found) => {
+            let there = parse_entry(&found.bytes().await?, root, version)?;
+            if is_ours(&there, commit_id) {
+                return Ok(Appended::Committed);
+            }
+            Ok(Appended::Taken(there))
+        }
+        Err(object_store::Error::NotFound { .. }) => Err(error.into()),
+        Err(_) => Err(Error::unavailable(format!(
+            "the outcome of commit {version} to `{root}` is unknown; run again, it is repeated only if it was lost"
+        ))
+        .because(error)),
+    }
+}
+
+fn is_ours(actions: &[Action], commit_id: &str) -> bool {
+    actions.iter().any(
+        |action| matches!(action, Action::CommitInfo(info) if info["commitId"].as_str() == Some(commit_id)),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use object_store::memory::InMemory;
+
+    fn created() -> Vec<Action> {
+        vec![
+            Action::CommitInfo(serde_json::json!({"timestamp": 5, "commitId": "a"})),
+            Action::Protocol(Protocol::PLAIN),
+            Action::MetaData(Box::new(Metadata {
+                id: "t".into(),
+                schema_string: "{}".into(),
+                ..Metadata::default()
+            })),
+            Action::Add(Add {
+                path: "one".into(),
+                stats: Some(r#"{"numRecords":3}"#.into()),
+                data_change: true,
+                ..Add::default()
+            }),
+            Action::Txn(Txn { app_id: "in".into(), version: 4, last_updated: None }),
+        ]
+    }
+
+    #[tokio::test]
+    async fn replays_what_was_appended() {
+        let store = InMemory::new();
+        let root = Path::from("bronze/users");
+        assert_eq!(load(&store, &root).await.unwrap().map(|s| s.version), None);
+        let first = append(&store, &root, 0, &created(), "a").await.unwrap();
+        assert_eq!(first, Appended::Committed);
+        let again = append(&store, &root, 0, &created(), "a").await.unwrap();
+        assert_eq!(again, Appended::Committed, "a lost reply is recognised by the commit id");
+        let other = append(&store, &root, 0, &created(), "b").await.unwrap();
+        assert!(matches!(other, Appended::Taken(_)));
+        let removed = Action::Remove(Remove { path: "one".into(), data_change: true, ..Remove::default() });
+        append(&store, &root, 1, &[removed], "c").await.unwrap();
+        let now = load(&store, &root).await.unwrap().unwrap();
+        assert_eq!((now.version, now.files.len(), now.txn("in")), (1, 0, Some(4)));
+        let before = load_version(&store, &root, None, 0).await.unwrap();
+        assert_eq!((before.num_records(), before.timestamp), (3, 5));
+    }
+
+    #[tokio::test]
+    async fn a_gap_and_a_damaged_entry_are_named() {
+        let store = InMemory::new();
+        let root = Path::from("t");
+        append(&store, &root, 0, &created(), "a").await.unwrap();
+        append(&store, &root, 2, &[], "b").await.unwrap();
+        let gap = load(&store, &root).await.unwrap_err().to_string();
+        assert!(gap.contains("log entry 1 of `t` is missing"), "{gap}");
+        store.put(&entry_path(&root, 1), "{\"add\":{\"pa".into()).await.unwrap();
+        let damaged = load(&store, &root).await.unwrap_err().to_string();
+        assert!(damaged.contains("log entry 1 of `t` is damaged"), "{damaged}");
+    }
+
+    #[tokio::test]
+    async fn features_of_other_writers_are_refused() {
+        let store = InMemory::new();
+        let root = Path::from("t");
+        let mut actions = created();
+        actions[1] = Action::Protocol(Protocol {
+            min_reader_version: 3,
+            min_writer_version: 7,
+            reader_features: Some(vec!["deletionVectors".into()]),
+            writer_features: None,
+        });
+        append(&store, &root, 0, &actions, "a").await.unwrap();
+        let refused = load(&store, &root).await.unwrap_err().to_string();
+        assert!(refused.contains("`deletionVectors`"), "{refused}");
+    }
+}

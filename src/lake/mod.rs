@@ -1,0 +1,205 @@
+//! The lake: Delta tables over any object store, one folder per zone and table.
+//!
+//! Promise: a commit is all or nothing, is on the disk when it is reported, and is visible to every reader as one
+//! version. Nothing outside this module knows how a table is stored.
+
+pub mod durable;
+pub mod log;
+pub mod scan;
+pub mod schema;
+pub mod table;
+pub mod write;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use object_store::ObjectStore;
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+use object_store::prefix::PrefixStore;
+use url::Url;
+
+use self::durable::Durable;
+use self::table::Table;
+use crate::error::{During, Error, Result};
+
+/// A root of tables: a folder or a bucket.
+#[derive(Clone)]
+pub struct Lake {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    store: Arc<dyn ObjectStore>,
+    durable: Option<Arc<Durable>>,
+    url: Url,
+    folder: Option<PathBuf>,
+    /// Differs between processes and calls, so that file and commit names never collide.
+    process: String,
+    counter: AtomicU64,
+}
+
+impl fmt::Debug for Lake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Lake({})", self.inner.url)
+    }
+}
+
+/// An object store at a URI, rooted at its path, and the local folder where there is one.
+pub struct Root {
+    pub store: Arc<dyn ObjectStore>,
+    pub url: Url,
+    pub folder: Option<PathBuf>,
+}
+
+/// Turns a URI or a local path into a URL; a relative path is taken from `base`.
+///
+/// # Errors
+/// `Usage` where the text is neither.
+pub fn parse_location(text: &str, base: &std::path::Path) -> Result<Url> {
+    if text.contains("://") {
+        return Url::parse(text)
+            .map_err(|error| Error::usage(format!("`{text}` is not a uri")).because(error));
+    }
+    let path = base.join(text);
+    let path = std::path::absolute(&path)?;
+    Url::from_directory_path(&path)
+        .map_err(|()| Error::usage(format!("`{}` is not a usable path", path.display())))
+}
+
+/// Opens the store behind `url`. Credentials of clouds come from their usual environment variables.
+///
+/// # Errors
+/// `Usage` where the scheme is unknown, `Unavailable` where the folder can't be used.
+pub fn open_root(url: &Url, create: bool) -> Result<Root> {
+    if url.scheme() == "file" {
+        let folder = url.to_file_path().map_err(|()| Error::usage(format!("`{url}` is not a local path")))?;
+        if create {
+            std::fs::create_dir_all(&folder).map_err(|error| {
+                Error::unavailable(format!("can't create the folder `{}`", folder.display())).because(error)
+            })?;
+        }
+        let folder = std::fs::canonicalize(&folder).map_err(|error| {
+            Error::unavailable(format!("can't open the folder `{}`", folder.display())).because(error)
+        })?;
+        let store = LocalFileSystem::new_with_prefix(&folder)?;
+        return Ok(Root { store: Arc::new(store), url: url.clone(), folder: Some(folder) });
+    }
+    let options: HashMap<String, String> = std::env::vars()
+        .filter(|(name, _)| ["AWS_", "GOOGLE_", "AZURE_"].iter().any(|prefix| name.starts_with(prefix)))
+        .map(|(name, value)| (name.to_lowercase(), value))
+        .collect();
+    let (store, path) = object_store::parse_url_opts(url, options).map_err(|error| {
+        Error::usage(format!("can't use `{}`; known are file, s3, gs, az and memory uris", url.scheme()))
+            .because(error)
+    })?;
+    Ok(Root { store: Arc::new(PrefixStore::new(store, path)), url: url.clone(), folder: None })
+}
+
+impl Lake {
+    /// Opens the lake at `url`; a local folder is created.
+    ///
+    /// # Errors
+    /// As [`open_root`].
+    pub fn open(url: &Url) -> Result<Lake> {
+        let root = open_root(url, true).during(|| "opening the lake".to_owned())?;
+        let mut durable = None;
+        let store: Arc<dyn ObjectStore> = match &root.folder {
+            Some(folder) => {
+                let local = LocalFileSystem::new_with_prefix(folder)?;
+                let store = Arc::new(Durable::new(local, folder.clone()));
+                durable = Some(Arc::clone(&store));
+                store
+            }
+            None => root.store,
+        };
+        Ok(Self::with_store(store, durable, root.url, root.folder))
+    }
+
+    /// A lake in memory, for tests.
+    pub fn in_memory(store: Arc<dyn ObjectStore>) -> Result<Lake> {
+        let url = Url::parse("memory:///").map_err(|error| Error::bug("bad url").because(error))?;
+        Ok(Self::with_store(store, None, url, None))
+    }
+
+    fn with_store(
+        store: Arc<dyn ObjectStore>,
+        durable: Option<Arc<Durable>>,
+        url: Url,
+        folder: Option<PathBuf>,
+    ) -> Self {
+        let nanos = chrono::Utc::now().timestamp_nanos_opt().unwrap_or_default();
+        let process = format!("{nanos:x}-{:x}", std::process::id());
+        Self { inner: Arc::new(Inner { store, durable, url, folder, process, counter: AtomicU64::new(0) }) }
+    }
+
+    /// The store of all tables, rooted at the lake.
+    pub fn store(&self) -> Arc<dyn ObjectStore> {
+        Arc::clone(&self.inner.store)
+    }
+
+    /// The store as seen from one table.
+    pub(crate) fn store_at(&self, root: &Path) -> Arc<dyn ObjectStore> {
+        Arc::new(PrefixStore::new(self.store(), root.clone()))
+    }
+
+    pub fn url(&self) -> &Url {
+        &self.inner.url
+    }
+
+    /// The local folder, where the lake is on a local disk.
+    pub fn folder(&self) -> Option<&std::path::Path> {
+        self.inner.folder.as_deref()
+    }
+
+    pub(crate) fn url_of(&self, root: &Path) -> Result<Url> {
+        let mut url = self.inner.url.clone();
+        url.path_segments_mut()
+            .map_err(|()| Error::bug("the lake's url has no path"))?
+            .pop_if_empty()
+            .extend(root.as_ref().split('/'));
+        Ok(url)
+    }
+
+    /// A name that no other call and no other process gets.
+    pub fn unique_name(&self) -> String {
+        let count = self.inner.counter.fetch_add(1, Ordering::Relaxed);
+        format!("{}-{count:x}", self.inner.process)
+    }
+
+    /// Opens `<zone>/<table>`, whether it exists or not.
+    ///
+    /// # Errors
+    /// As [`log::load`].
+    pub async fn table(&self, zone: &str, name: &str) -> Result<Table> {
+        let full_name = format!("{zone}.{name}");
+        let root = Path::from_iter([zone, name]);
+        let snapshot =
+            log::load(self.inner.store.as_ref(), &root).await.during(|| format!("opening `{full_name}`"))?;
+        Ok(Table::new(self.clone(), full_name, root, snapshot))
+    }
+
+    /// Makes everything written so far durable. Log entries call it for the files that they name; a run calls it at
+    /// its end for the entries themselves.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn sync(&self) -> Result<()> {
+        if let Some(durable) = &self.inner.durable {
+            durable.sync().await.map_err(|error| {
+                Error::unavailable("the disk did not keep what was written").because(error)
+            })?;
+        }
+        Ok(())
+    }
+
+    async fn sync_data(&self) -> Result<()> {
+        match &self.inner.durable {
+            Some(durable) if durable.has_pending_data() => self.sync().await,
+            _ => Ok(()),
+        }
+    }
+}

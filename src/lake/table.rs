@@ -1,0 +1,437 @@
+//! One Delta table of the lake: its newest snapshot, and the one way to change it.
+//!
+//! A [`Commit`] says what a hop produced; [`Table::commit`] appends it as one log entry. When another writer was
+//! faster, the commit is rebased on top of the winner if the two do not touch the same rows, and refused otherwise:
+//! never merged by luck.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use object_store::path::Path;
+use serde_json::json;
+
+use super::log::{self, Action, Add, Appended, Metadata, Protocol, Remove, Snapshot, Txn};
+use super::write::{PartitionKey, Writer};
+use super::{Lake, schema};
+use crate::error::{During, Error, Result};
+
+/// A checkpoint every so many commits keeps opening a table cheap (facts and hazards, H9).
+const CHECKPOINT_INTERVAL: i64 = 20;
+
+/// Another writer can be faster this often before a commit gives up.
+const MAX_REBASES: usize = 100;
+
+/// A table's place, and what it contained when last looked at.
+#[derive(Debug, Clone)]
+pub struct Table {
+    lake: Lake,
+    name: String,
+    root: Path,
+    snapshot: Option<Arc<Snapshot>>,
+}
+
+/// What a commit does to the rows that are there.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Change {
+    /// Adds rows, keeps all.
+    Append,
+    /// Replaces the rows of the partitions whose leading values are listed, keeps the others.
+    Replace(BTreeSet<PartitionKey>),
+    /// Replaces everything.
+    ReplaceAll,
+}
+
+/// What one hop produced for one table.
+#[derive(Debug, Clone)]
+pub struct Commit {
+    pub change: Change,
+    pub schema: SchemaRef,
+    pub partition: Vec<String>,
+    pub adds: Vec<Add>,
+    /// Input positions that this version has consumed.
+    pub positions: BTreeMap<String, i64>,
+    /// A position that may be committed only once: the commit is left out if the table is already there.
+    pub once: Option<(String, i64)>,
+    /// What else is worth keeping in the log entry.
+    pub info: serde_json::Value,
+    pub description: String,
+}
+
+/// How a commit ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    Committed(i64),
+    /// The `once` position was already there: an earlier attempt has succeeded.
+    AlreadyThere,
+}
+
+impl Table {
+    pub(super) fn new(lake: Lake, name: String, root: Path, snapshot: Option<Snapshot>) -> Self {
+        Self { lake, name, root, snapshot: snapshot.map(Arc::new) }
+    }
+
+    /// `silver.usage_events`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub fn lake(&self) -> &Lake {
+        &self.lake
+    }
+
+    /// What the table contains; `None` before its first commit.
+    pub fn snapshot(&self) -> Option<&Arc<Snapshot>> {
+        self.snapshot.as_ref()
+    }
+
+    /// The newest version, -1 before the first commit.
+    pub fn version(&self) -> i64 {
+        self.snapshot.as_ref().map_or(-1, |snapshot| snapshot.version)
+    }
+
+    /// The position of `app_id`, if it ever committed here.
+    pub fn position(&self, app_id: &str) -> Option<i64> {
+        self.snapshot.as_ref()?.txn(app_id)
+    }
+
+    pub fn num_records(&self) -> u64 {
+        self.snapshot.as_ref().map_or(0, |snapshot| snapshot.num_records())
+    }
+
+    /// The values of the first `depth` partition columns that have rows.
+    pub fn partitions(&self, depth: usize) -> BTreeSet<PartitionKey> {
+        let Some(snapshot) = &self.snapshot else {
+            return BTreeSet::new();
+        };
+        let columns = &snapshot.metadata.partition_columns;
+        snapshot.files.values().map(|file| partition_key(columns, &file.partition_values, depth)).collect()
+    }
+
+    /// The schema that the log holds.
+    ///
+    /// # Errors
+    /// `Data` where the schema is damaged.
+    pub fn schema(&self) -> Result<Option<SchemaRef>> {
+        self.snapshot
+            .as_ref()
+            .map(|snapshot| schema::from_delta(&snapshot.metadata.schema_string))
+            .transpose()
+    }
+
+    /// Partitions whose rows changed after `version`, by the first `depth` partition columns. Compactions change
+    /// nothing. `None` where the log no longer reaches back: everything may have changed.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn changed_since(&self, version: i64, depth: usize) -> Result<Option<BTreeSet<PartitionKey>>> {
+        let mut changed = BTreeSet::new();
+        let Some(snapshot) = &self.snapshot else {
+            return Ok(Some(changed));
+        };
+        let columns = &snapshot.metadata.partition_columns;
+        for entry in version + 1..=snapshot.version {
+            let store = self.lake.store();
+            let Ok(actions) = log::read_entry(store.as_ref(), &self.root, entry).await else {
+                return Ok(None);
+            };
+            for action in &actions {
+                match action {
+                    Action::Add(add) if add.data_change => {
+                        changed.insert(partition_key(columns, &add.partition_values, depth));
+                    }
+                    Action::Remove(remove) if remove.data_change => {
+                        let Some(values) = &remove.partition_values else {
+                            return Ok(None);
+                        };
+                        changed.insert(partition_key(columns, values, depth));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(Some(changed))
+    }
+
+    /// The table as it was at `version`; `None` where the log no longer reaches back.
+    pub async fn at(&self, version: i64) -> Option<Snapshot> {
+        if version < 0 {
+            return None;
+        }
+        let store = self.lake.store();
+        log::load_version(store.as_ref(), &self.root, None, version).await.ok()
+    }
+
+    /// The `medallion` record of a log entry; null where the entry is another writer's.
+    ///
+    /// # Errors
+    /// `Data` where the entry is gone or damaged.
+    pub async fn info_at(&self, version: i64) -> Result<serde_json::Value> {
+        let store = self.lake.store();
+        for action in log::read_entry(store.as_ref(), &self.root, version).await? {
+            if let Action::CommitInfo(mut info) = action {
+                return Ok(info["medallion"].take());
+            }
+        }
+        Ok(serde_json::Value::Null)
+    }
+
+    /// A writer for this table's next commit.
+    pub fn writer(&self, schema: SchemaRef, partition: &[String]) -> Writer {
+        Writer::new(
+            self.lake.store(),
+            self.root.clone(),
+            schema,
+            partition.to_vec(),
+            format!("part-{}", self.lake.unique_name()),
+        )
+    }
+
+    /// Appends `commit` to the log. Files that it names must have been written; they are made durable first.
+    ///
+    /// # Errors
+    /// `Conflict` where another writer changed the same rows, schema or position meanwhile, and the store's.
+    pub async fn commit(&mut self, commit: &Commit) -> Result<Outcome> {
+        self.try_commit(commit).await.during(|| format!("committing to `{}`", self.name))
+    }
+
+    async fn try_commit(&mut self, commit: &Commit) -> Result<Outcome> {
+        self.lake.sync_data().await?;
+        for _ in 0..MAX_REBASES {
+            if let Some((app_id, position)) = &commit.once
+                && self.position(app_id).is_some_and(|there| there >= *position)
+            {
+                return Ok(Outcome::AlreadyThere);
+            }
+            let version = self.version() + 1;
+            let commit_id = self.lake.unique_name();
+            let actions = self.actions(commit, &commit_id)?;
+            crate::failpoint::hit(&format!("commit {}", self.name));
+            let store = self.lake.store();
+            let appended = log::append(store.as_ref(), &self.root, version, &actions, &commit_id).await?;
+            match appended {
+                Appended::Committed => {
+                    crate::failpoint::hit(&format!("committed {}", self.name));
+                    self.advance(version, actions);
+                    self.checkpoint_when_due(version).await;
+                    return Ok(Outcome::Committed(version));
+                }
+                Appended::Taken(winner) => {
+                    self.refuse_conflict(commit, &winner)?;
+                    self.advance(version, winner);
+                }
+            }
+        }
+        Err(Error::conflict("other writers were faster again and again; run again later"))
+    }
+
+    fn actions(&self, commit: &Commit, commit_id: &str) -> Result<Vec<Action>> {
+        let now = chrono::Utc::now().timestamp_millis();
+        // strictly increasing, so that it can order what is published from this table
+        let before = self.snapshot.as_ref().map_or(0, |snapshot| snapshot.timestamp);
+        let timestamp = now.max(before + 1);
+        let mode = match commit.change {
+            Change::Append => "Append",
+            Change::Replace(_) | Change::ReplaceAll => "Overwrite",
+        };
+        let mut actions = vec![Action::CommitInfo(json!({
+            "timestamp": timestamp,
+            "operation": "WRITE",
+            "operationParameters": {"mode": mode},
+            "engineInfo": concat!("medallion/", env!("CARGO_PKG_VERSION")),
+            "commitId": commit_id,
+            "medallion": commit.info,
+        }))];
+        let schema_string = schema::to_delta(&commit.schema)?;
+        match &self.snapshot {
+            None => {
+                actions.push(Action::Protocol(Protocol::PLAIN));
+                actions.push(self.metadata(commit, schema_string, commit_id, now));
+            }
+            Some(snapshot)
+                if snapshot.metadata.schema_string != schema_string
+                    || snapshot.metadata.partition_columns != commit.partition =>
+            {
+                if commit.change != Change::ReplaceAll && !self.is_widening(commit)? {
+                    return Err(Error::project(format!(
+                        "the columns of `{}` have changed; run with `--full-refresh`",
+                        self.name
+                    )));
+                }
+                let id = snapshot.metadata.id.clone();
+                actions.push(self.metadata(commit, schema_string, &id, now));
+            }
+            Some(_) => {}
+        }
+        for (app_id, version) in commit.positions.iter().chain(commit.once.as_ref().map(|(a, v)| (a, v))) {
+            actions.push(Action::Txn(Txn {
+                app_id: app_id.clone(),
+                version: *version,
+                last_updated: Some(now),
+            }));
+        }
+        for file in self.replaced_files(commit) {
+            actions.push(Action::Remove(Remove {
+                path: file.path.clone(),
+                deletion_timestamp: now,
+                data_change: true,
+                extended_file_metadata: true,
+                partition_values: Some(file.partition_values.clone()),
+                size: Some(file.size),
+            }));
+        }
+        actions.extend(commit.adds.iter().cloned().map(Action::Add));
+        Ok(actions)
+    }
+
+    /// Appending columns at the end of the file columns keeps old files readable: they read as null.
+    fn is_widening(&self, commit: &Commit) -> Result<bool> {
+        let Some(old) = self.schema()? else {
+            return Ok(true);
+        };
+        let kept = old.fields().iter().all(|field| {
+            let same = commit.schema.field_with_name(field.name());
+            same.is_ok_and(|same| same.data_type() == field.data_type())
+        });
+        let same_partition = self
+            .snapshot
+            .as_ref()
+            .is_some_and(|snapshot| snapshot.metadata.partition_columns == commit.partition);
+        Ok(kept && same_partition)
+    }
+
+    fn metadata(&self, commit: &Commit, schema_string: String, id: &str, now: i64) -> Action {
+        Action::MetaData(Box::new(Metadata {
+            id: id.to_owned(),
+            schema_string,
+            partition_columns: commit.partition.clone(),
+            description: Some(commit.description.clone()),
+            created_time: Some(now),
+            ..Metadata::default()
+        }))
+    }
+
+    fn replaced_files(&self, commit: &Commit) -> Vec<Arc<Add>> {
+        let Some(snapshot) = &self.snapshot else {
+            return Vec::new();
+        };
+        let columns = &snapshot.metadata.partition_columns;
+        let files = snapshot.files.values();
+        match &commit.change {
+            Change::Append => Vec::new(),
+            Change::ReplaceAll => files.cloned().collect(),
+            Change::Replace(partitions) => {
+                files.filter(|file| is_within(columns, &file.partition_values, partitions)).cloned().collect()
+            }
+        }
+    }
+
+    fn refuse_conflict(&self, commit: &Commit, winner: &[Action]) -> Result<()> {
+        let conflict = |what: &str| {
+            Err(Error::conflict(format!("another run {what} `{}` at the same time; run again", self.name)))
+        };
+        let ours: BTreeSet<&String> = commit.positions.keys().collect();
+        let removed: BTreeSet<String> =
+            self.replaced_files(commit).iter().map(|file| file.path.clone()).collect();
+        for action in winner {
+            match action {
+                Action::MetaData(_) | Action::Protocol(_) => return conflict("changed the schema of"),
+                Action::Txn(txn) if ours.contains(&txn.app_id) => return conflict("has advanced"),
+                Action::Remove(remove) if removed.contains(&remove.path) => {
+                    return conflict("replaced files of");
+                }
+                Action::Add(add) if add.data_change => {
+                    let columns = &commit.partition;
+                    let overlaps = match &commit.change {
+                        Change::Append => false,
+                        Change::ReplaceAll => true,
+                        Change::Replace(partitions) => is_within(columns, &add.partition_values, partitions),
+                    };
+                    if overlaps {
+                        return conflict("added rows to");
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings the snapshot to `version`, whose entry holds `actions`.
+    fn advance(&mut self, version: i64, actions: Vec<Action>) {
+        let mut next = match &self.snapshot {
+            Some(snapshot) => Snapshot::clone(snapshot),
+            None => Snapshot {
+                version,
+                metadata: Metadata::default(),
+                files: BTreeMap::new(),
+                txns: BTreeMap::new(),
+                timestamp: 0,
+            },
+        };
+        next.version = version;
+        for action in actions {
+            match action {
+                Action::CommitInfo(info) => next.timestamp = info["timestamp"].as_i64().unwrap_or(0),
+                Action::MetaData(metadata) => next.metadata = *metadata,
+                Action::Txn(txn) => {
+                    next.txns.insert(txn.app_id, txn.version);
+                }
+                Action::Add(add) => {
+                    next.files.insert(add.path.clone(), Arc::new(add));
+                }
+                Action::Remove(remove) => {
+                    next.files.remove(&remove.path);
+                }
+                Action::Protocol(_) | Action::Other(_) => {}
+            }
+        }
+        self.snapshot = Some(Arc::new(next));
+    }
+
+    /// A checkpoint only makes opening cheaper, so a failure to write one is a warning.
+    async fn checkpoint_when_due(&self, version: i64) {
+        if (version + 1) % CHECKPOINT_INTERVAL != 0 {
+            return;
+        }
+        if let Err(error) = self.checkpoint(version).await {
+            tracing::warn!(table = %self.name, version, %error, "checkpoint could not be written");
+        }
+    }
+
+    async fn checkpoint(&self, version: i64) -> Result<()> {
+        let failed =
+            |error: deltalake::DeltaTableError| Error::unavailable("delta checkpoint failed").because(error);
+        let url = self.lake.url_of(&self.root)?;
+        let table = deltalake::DeltaTableBuilder::from_url(url.clone())
+            .map_err(failed)?
+            .with_storage_backend(self.lake.store_at(&self.root), url)
+            .with_version(u64::try_from(version).unwrap_or(0))
+            .load()
+            .await
+            .map_err(failed)?;
+        deltalake::checkpoints::create_checkpoint(&table, None).await.map_err(failed)
+    }
+}
+
+/// The first `depth` partition values of a file.
+pub fn partition_key(
+    columns: &[String],
+    values: &BTreeMap<String, Option<String>>,
+    depth: usize,
+) -> PartitionKey {
+    columns.iter().take(depth).map(|column| values.get(column).cloned().flatten()).collect()
+}
+
+fn is_within(
+    columns: &[String],
+    values: &BTreeMap<String, Option<String>>,
+    partitions: &BTreeSet<PartitionKey>,
+) -> bool {
+    let depth = partitions.first().map_or(0, Vec::len);
+    depth > 0 && partitions.contains(&partition_key(columns, values, depth))
+}

@@ -1,0 +1,317 @@
+//! What runs did, kept as Delta tables beside the zones: `ledger.<table>`.
+//!
+//! `files` is written *before* a batch is processed, so that a replay after a crash is the same batch. The others
+//! report what the zones' own commits already say; where a crash came in between, they are completed by the next run.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{
+    ArrayRef, AsArray, Decimal128Array, Int64Array, RecordBatch, StringViewArray, TimestampMicrosecondArray,
+};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimestampMicrosecondType};
+use object_store::ObjectStoreExt;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+
+use crate::error::{During, Result};
+use crate::lake::Lake;
+use crate::lake::schema::from_delta;
+use crate::lake::table::{Change, Commit, Outcome, Table};
+use crate::lake::write::decode;
+use crate::project::source::timestamp_type;
+
+pub const ZONE: &str = "ledger";
+
+/// Digits of a balance's sums.
+pub const SUM_TYPE: DataType = DataType::Decimal128(38, 6);
+
+fn schema(fields: Vec<(&str, DataType)>) -> SchemaRef {
+    let fields: Vec<Field> =
+        fields.into_iter().map(|(name, data_type)| Field::new(name, data_type, true)).collect();
+    Arc::new(Schema::new(fields))
+}
+
+/// Every ledger table and its columns.
+pub fn schemas() -> [(&'static str, SchemaRef); 5] {
+    [
+        ("files", files_schema()),
+        ("landed", landed_schema()),
+        ("decisions", decisions_schema()),
+        ("balances", balances_schema()),
+        ("runs", runs_schema()),
+    ]
+}
+
+/// Files that a batch takes in, written ahead.
+pub fn files_schema() -> SchemaRef {
+    schema(vec![
+        ("batch_id", DataType::Int64),
+        ("source", DataType::Utf8View),
+        ("path", DataType::Utf8View),
+        ("bytes", DataType::Int64),
+        ("modified", timestamp_type()),
+        ("file_time", timestamp_type()),
+    ])
+}
+
+/// What each file was found to hold.
+pub fn landed_schema() -> SchemaRef {
+    schema(vec![
+        ("batch_id", DataType::Int64),
+        ("source", DataType::Utf8View),
+        ("path", DataType::Utf8View),
+        ("hash", DataType::Utf8View),
+        ("landed", DataType::Int64),
+        ("typed", DataType::Int64),
+        ("quarantined", DataType::Int64),
+        ("money", DataType::Utf8View),
+        ("warnings", DataType::Utf8View),
+    ])
+}
+
+/// What became of each bronze record, by date (null date: the whole source).
+pub fn decisions_schema() -> SchemaRef {
+    schema(vec![
+        ("source", DataType::Utf8View),
+        ("accepted", DataType::Int64),
+        ("duplicates", DataType::Int64),
+        ("superseded", DataType::Int64),
+        ("quarantined", DataType::Int64),
+        ("money", DataType::Utf8View),
+        ("warnings", DataType::Utf8View),
+        ("date", DataType::Date32),
+    ])
+}
+
+/// The balance of each run: `landed = accepted + duplicates + superseded + quarantined`.
+pub fn balances_schema() -> SchemaRef {
+    schema(vec![
+        ("run_id", DataType::Int64),
+        ("scope", DataType::Utf8View),
+        ("source", DataType::Utf8View),
+        ("measure", DataType::Utf8View),
+        ("landed", SUM_TYPE),
+        ("accepted", SUM_TYPE),
+        ("duplicates", SUM_TYPE),
+        ("superseded", SUM_TYPE),
+        ("quarantined", SUM_TYPE),
+        ("difference", SUM_TYPE),
+    ])
+}
+
+/// Runs that changed something, with their whole report as JSON.
+pub fn runs_schema() -> SchemaRef {
+    schema(vec![
+        ("run_id", DataType::Int64),
+        ("command", DataType::Utf8View),
+        ("started", timestamp_type()),
+        ("finished", timestamp_type()),
+        ("status", DataType::Utf8View),
+        ("commits", DataType::Int64),
+        ("report", DataType::Utf8View),
+    ])
+}
+
+/// A batch column of integers.
+pub fn integers(values: impl IntoIterator<Item = i64>) -> ArrayRef {
+    Arc::new(Int64Array::from_iter_values(values))
+}
+
+/// A batch column of texts.
+pub fn texts<T: AsRef<str>>(values: impl IntoIterator<Item = T>) -> ArrayRef {
+    Arc::new(StringViewArray::from_iter_values(values))
+}
+
+/// A batch column of UTC microseconds.
+pub fn timestamps(values: impl IntoIterator<Item = i64>) -> ArrayRef {
+    Arc::new(TimestampMicrosecondArray::from_iter_values(values).with_timezone("UTC"))
+}
+
+/// A batch column of exact sums in millionths.
+pub fn sums(values: impl IntoIterator<Item = i128>) -> ArrayRef {
+    let array = Decimal128Array::from_iter_values(values).with_data_type(SUM_TYPE);
+    Arc::new(array)
+}
+
+/// Reads a small table whole.
+///
+/// # Errors
+/// The store's, and `Data` where a file is damaged.
+pub async fn read(table: &Table) -> Result<Vec<RecordBatch>> {
+    let Some(snapshot) = table.snapshot() else {
+        return Ok(Vec::new());
+    };
+    let schema = from_delta(&snapshot.metadata.schema_string)?;
+    let store = table.lake().store();
+    let mut batches = Vec::new();
+    for file in snapshot.files.values() {
+        let path = object_store::path::Path::parse(format!("{}/{}", table.root(), decode(&file.path)?))
+            .map_err(object_store::Error::from)?;
+        let read = async {
+            let bytes = store.get(&path).await?.bytes().await?;
+            let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)?.build()?;
+            for batch in reader {
+                batches.push(conform(&batch?, &schema)?);
+            }
+            Result::Ok(())
+        };
+        read.await.during(|| format!("reading `{path}` of `{}`", table.name()))?;
+    }
+    Ok(batches)
+}
+
+/// Brings a batch to the schema; columns that an older file lacks are null.
+fn conform(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
+    let columns = schema
+        .fields()
+        .iter()
+        .map(|field| match batch.column_by_name(field.name()) {
+            Some(column) => cast(column, field.data_type()),
+            None => Ok(arrow::array::new_null_array(field.data_type(), batch.num_rows())),
+        })
+        .collect::<std::result::Result<Vec<_>, _>>()?;
+    Ok(RecordBatch::try_new(Arc::clone(schema), columns)?)
+}
+
+/// Appends rows to a ledger table, once per `position`.
+///
+/// # Errors
+/// Those of [`Table::commit`].
+pub async fn append(table: &mut Table, rows: &RecordBatch, once: Option<(String, i64)>) -> Result<Outcome> {
+    commit(table, rows, Change::Append, BTreeMap::new(), once).await
+}
+
+/// Appends rows and records the positions that they reflect.
+///
+/// # Errors
+/// Those of [`Table::commit`].
+pub async fn append_with_positions(
+    table: &mut Table,
+    rows: &RecordBatch,
+    positions: BTreeMap<String, i64>,
+) -> Result<Outcome> {
+    commit(table, rows, Change::Append, positions, None).await
+}
+
+/// Replaces a ledger table's rows and records the positions that they reflect.
+///
+/// # Errors
+/// Those of [`Table::commit`].
+pub async fn replace(
+    table: &mut Table,
+    rows: &RecordBatch,
+    positions: BTreeMap<String, i64>,
+) -> Result<Outcome> {
+    commit(table, rows, Change::ReplaceAll, positions, None).await
+}
+
+async fn commit(
+    table: &mut Table,
+    rows: &RecordBatch,
+    change: Change,
+    positions: BTreeMap<String, i64>,
+    once: Option<(String, i64)>,
+) -> Result<Outcome> {
+    let schema = rows.schema();
+    let mut writer = table.writer(Arc::clone(&schema), &[]);
+    writer.write(rows).await?;
+    let adds = writer.close().await?;
+    table
+        .commit(&Commit {
+            change,
+            schema,
+            partition: Vec::new(),
+            adds,
+            positions,
+            once,
+            info: serde_json::Value::Null,
+            description: String::new(),
+        })
+        .await
+}
+
+/// A file of landing as the ledger knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileRecord {
+    pub batch_id: i64,
+    pub source: String,
+    pub path: String,
+    pub bytes: i64,
+    /// Microseconds since the epoch.
+    pub modified: i64,
+    pub file_time: i64,
+}
+
+/// Every file that a batch has ever taken in, by path.
+///
+/// # Errors
+/// As [`read`].
+pub async fn files(table: &Table) -> Result<Vec<FileRecord>> {
+    let mut files = Vec::new();
+    for batch in read(table).await? {
+        let integer = |at: usize| batch.column(at).as_primitive::<Int64Type>().clone();
+        let time = |at: usize| batch.column(at).as_primitive::<TimestampMicrosecondType>().clone();
+        let (ids, bytes, modified, times) = (integer(0), integer(3), time(4), time(5));
+        let (sources, paths) = (batch.column(1).as_string_view(), batch.column(2).as_string_view());
+        for row in 0..batch.num_rows() {
+            files.push(FileRecord {
+                batch_id: ids.value(row),
+                source: sources.value(row).to_owned(),
+                path: paths.value(row).to_owned(),
+                bytes: bytes.value(row),
+                modified: modified.value(row),
+                file_time: times.value(row),
+            });
+        }
+    }
+    files.sort_by(|a, b| (a.batch_id, &a.path).cmp(&(b.batch_id, &b.path)));
+    Ok(files)
+}
+
+/// Rows of [`files_schema`].
+///
+/// # Errors
+/// Never in practice.
+pub fn file_rows(files: &[FileRecord]) -> Result<RecordBatch> {
+    Ok(RecordBatch::try_new(
+        files_schema(),
+        vec![
+            integers(files.iter().map(|file| file.batch_id)),
+            texts(files.iter().map(|file| &file.source)),
+            texts(files.iter().map(|file| &file.path)),
+            integers(files.iter().map(|file| file.bytes)),
+            timestamps(files.iter().map(|file| file.modified)),
+            timestamps(files.iter().map(|file| file.file_time)),
+        ],
+    )?)
+}
+
+/// The ledger's tables, opened together.
+#[derive(Debug, Clone)]
+pub struct Ledger {
+    pub files: Table,
+    pub landed: Table,
+    pub decisions: Table,
+    pub balances: Table,
+    pub runs: Table,
+}
+
+impl Ledger {
+    /// # Errors
+    /// The store's.
+    pub async fn open(lake: &Lake) -> Result<Self> {
+        let (files, landed, decisions, balances, runs) = tokio::try_join!(
+            lake.table(ZONE, "files"),
+            lake.table(ZONE, "landed"),
+            lake.table(ZONE, "decisions"),
+            lake.table(ZONE, "balances"),
+            lake.table(ZONE, "runs"),
+        )?;
+        Ok(Self { files, landed, decisions, balances, runs })
+    }
+
+    pub fn tables(&self) -> [&Table; 5] {
+        [&self.files, &self.landed, &self.decisions, &self.balances, &self.runs]
+    }
+}

@@ -1,0 +1,285 @@
+//! The parts of CQL that a project's files use: one `CREATE TABLE`, and questions with `:named` markers.
+//!
+//! The DDL tells the order in which Cassandra returns rows, so that gold can answer a question in the same order.
+
+use std::collections::BTreeSet;
+
+/// A serving table as its DDL declares it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServingTable {
+    pub name: String,
+    /// Name and CQL type, in declared order.
+    pub columns: Vec<(String, String)>,
+    pub partition_key: Vec<String>,
+    /// Name, and whether the order is descending.
+    pub clustering: Vec<(String, bool)>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum Token {
+    Word(String),
+    Mark(char),
+    Text,
+}
+
+/// Words, marks and string literals, without comments.
+fn tokens(text: &str) -> Vec<Token> {
+    let mut found = Vec::new();
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        if rest.starts_with("--") || rest.starts_with("//") {
+            rest = rest.split_once('\n').map_or("", |(_, after)| after);
+        } else if rest.starts_with("/*") {
+            rest = rest.split_once("*/").map_or("", |(_, after)| after);
+        } else if first == '\'' {
+            let end = rest[1..].find('\'').map_or(rest.len(), |at| at + 2);
+            found.push(Token::Text);
+            rest = &rest[end..];
+        } else if first.is_alphanumeric() || first == '_' {
+            let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
+            found.push(Token::Word(rest[..end].to_lowercase()));
+            rest = &rest[end..];
+        } else {
+            if !first.is_whitespace() {
+                found.push(Token::Mark(first));
+            }
+            rest = &rest[first.len_utf8()..];
+        }
+    }
+    found
+}
+
+/// Reads `CREATE TABLE [IF NOT EXISTS] name (column type, …, PRIMARY KEY ((…), …)) [WITH …]`.
+///
+/// # Errors
+/// What is missing.
+pub fn parse_table(text: &str) -> Result<ServingTable, String> {
+    let tokens = tokens(text);
+    let word = |index: usize| match tokens.get(index) {
+        Some(Token::Word(word)) => word.as_str(),
+        _ => "",
+    };
+    if word(0) != "create" || word(1) != "table" {
+        return Err("the file must hold one `create table` statement".to_owned());
+    }
+    let mut at = if word(2) == "if" { 5 } else { 2 };
+    let mut name = word(at).to_owned();
+    at += 1;
+    if tokens.get(at) == Some(&Token::Mark('.')) {
+        name = word(at + 1).to_owned();
+        at += 2;
+    }
+    if tokens.get(at) != Some(&Token::Mark('(')) {
+        return Err("the columns are missing".to_owned());
+    }
+    let mut table =
+        ServingTable { name, columns: Vec::new(), partition_key: Vec::new(), clustering: Vec::new() };
+    let mut end = at + 1;
+    for item in split_items(&tokens[at + 1..], &mut end) {
+        match item {
+            [Token::Word(first), Token::Word(second), Token::Mark('('), rest @ ..]
+                if first == "primary" && second == "key" =>
+            {
+                read_primary_key(rest, &mut table);
+            }
+            [Token::Word(column), kind @ ..] => {
+                table.columns.push((column.clone(), render(kind)));
+            }
+            _ => return Err("a column must be a name and a type".to_owned()),
+        }
+    }
+    read_clustering_order(&tokens[end.min(tokens.len())..], &mut table);
+    if table.partition_key.is_empty() {
+        return Err("the primary key is missing".to_owned());
+    }
+    Ok(table)
+}
+
+/// The comma-separated items up to the closing parenthesis; `end` becomes its position.
+fn split_items<'a>(tokens: &'a [Token], end: &mut usize) -> Vec<&'a [Token]> {
+    let mut items = Vec::new();
+    let mut depth = 0;
+    let mut start = 0;
+    for (index, token) in tokens.iter().enumerate() {
+        match token {
+            Token::Mark('(' | '<') => depth += 1,
+            Token::Mark(')') if depth == 0 => {
+                items.push(&tokens[start..index]);
+                *end += index;
+                return items;
+            }
+            Token::Mark(')' | '>') => depth -= 1,
+            Token::Mark(',') if depth == 0 => {
+                items.push(&tokens[start..index]);
+                start = index + 1;
+            }
+            _ => {}
+        }
+    }
+    *end += tokens.len();
+    items
+}
+
+fn read_primary_key(tokens: &[Token], table: &mut ServingTable) {
+    let mut depth = 1;
+    let mut is_partition_key = true;
+    for token in tokens {
+        match token {
+            Token::Mark('(') => depth += 1,
+            Token::Mark(')') => {
+                depth -= 1;
+                is_partition_key = false;
+            }
+            Token::Mark(',') if depth == 1 => is_partition_key = false,
+            Token::Word(column) if is_partition_key => table.partition_key.push(column.clone()),
+            Token::Word(column) => table.clustering.push((column.clone(), false)),
+            _ => {}
+        }
+    }
+}
+
+/// `… CLUSTERING ORDER BY (usage_date DESC, service ASC) …`
+fn read_clustering_order(tokens: &[Token], table: &mut ServingTable) {
+    for pair in tokens.windows(2) {
+        if let [Token::Word(column), Token::Word(order)] = pair
+            && order == "desc"
+        {
+            for clustering in &mut table.clustering {
+                clustering.1 |= clustering.0 == *column;
+            }
+        }
+    }
+}
+
+fn render(tokens: &[Token]) -> String {
+    let part = |token: &Token| match token {
+        Token::Word(word) => word.clone(),
+        Token::Mark(mark) => mark.to_string(),
+        Token::Text => String::new(),
+    };
+    tokens.iter().map(part).collect()
+}
+
+/// A question: one `SELECT` over one serving table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Select {
+    pub table: String,
+    pub markers: BTreeSet<String>,
+    /// The same query for gold: `$named` markers, the mart's full name, Cassandra's order made explicit.
+    pub gold_sql: String,
+}
+
+/// Reads a question, and writes it for gold.
+///
+/// # Errors
+/// What a question may not contain.
+pub fn parse_select(text: &str, tables: &[ServingTable]) -> Result<Select, String> {
+    let body: String = text
+        .lines()
+        .map(|line| line.split_once("--").map_or(line, |(code, _)| code))
+        .collect::<Vec<_>>()
+        .join("\n");
+    let body = body.trim().trim_end_matches(';').trim();
+    let lower = body.to_lowercase();
+    if !lower.starts_with("select") {
+        return Err("a question is one `select` statement".to_owned());
+    }
+    if lower.contains("allow filtering") {
+        return Err("`allow filtering` reads every partition; add a table for the question".to_owned());
+    }
+    let after_from = lower
+        .split_whitespace()
+        .skip_while(|word| *word != "from")
+        .nth(1)
+        .ok_or("the question reads no table")?;
+    let name = after_from.rsplit('.').next().unwrap_or(after_from).to_owned();
+    let table = tables.iter().find(|table| table.name == name).ok_or_else(|| {
+        let known: Vec<&str> = tables.iter().map(|table| table.name.as_str()).collect();
+        format!("the table `{name}` has no file in `cql/tables`; known: {}", known.join(", "))
+    })?;
+    let (with_markers, markers) = name_markers(body);
+    let from = after_from;
+    let at = with_markers.to_lowercase().find(&format!("from {from}"));
+    let gold = match at {
+        Some(at) => {
+            format!("{}from gold.{name}{}", &with_markers[..at], &with_markers[at + 5 + from.len()..])
+        }
+        None => return Err("write `from table` on one line".to_owned()),
+    };
+    Ok(Select { markers, gold_sql: with_order(&gold, table), table: name })
+}
+
+/// `:name` becomes `$name`, outside of string literals.
+fn name_markers(text: &str) -> (String, BTreeSet<String>) {
+    let mut markers = BTreeSet::new();
+    let mut written = String::with_capacity(text.len());
+    let mut in_text = false;
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        rest = &rest[first.len_utf8()..];
+        in_text ^= first == '\'';
+        if first == ':' && !in_text {
+            let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
+            markers.insert(rest[..end].to_owned());
+            written.push('$');
+        } else {
+            written.push(first);
+        }
+    }
+    (written, markers)
+}
+
+/// Cassandra returns a partition's rows in clustering order; SQL has to say so, before a limit.
+fn with_order(sql: &str, table: &ServingTable) -> String {
+    if table.clustering.is_empty() || sql.to_lowercase().contains("order by") {
+        return sql.to_owned();
+    }
+    let order: Vec<String> = table
+        .clustering
+        .iter()
+        .map(|(column, descending)| match descending {
+            true => format!("{column} desc"),
+            false => column.clone(),
+        })
+        .collect();
+    let order = order.join(", ");
+    match sql.to_lowercase().rfind("limit") {
+        Some(at) => format!("{}order by {order}\n{}", &sql[..at], &sql[at..]),
+        None => format!("{sql}\norder by {order}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DDL: &str = "-- one row per day\ncreate table if not exists cost_anomaly (\n org_id text, usage_date date,\n \
+        service text, events set<text>, by_role map<text, int>,\n primary key ((org_id), usage_date, service)\n) \
+        with clustering order by (usage_date desc, service asc) and comment = 'a (b';";
+
+    #[test]
+    fn reads_keys_order_and_collections() {
+        let table = parse_table(DDL).unwrap();
+        assert_eq!(table.name, "cost_anomaly");
+        assert_eq!(table.partition_key, ["org_id"]);
+        let clustering = [("usage_date".to_owned(), true), ("service".to_owned(), false)];
+        assert_eq!(table.clustering, clustering);
+        assert_eq!(table.columns[3].1, "set<text>");
+        assert_eq!(table.columns[4].1, "map<text,int>");
+        assert!(parse_table("create table x (a int)").is_err());
+    }
+
+    #[test]
+    fn a_question_reads_gold_in_cassandras_order() {
+        let tables = [parse_table(DDL).unwrap()];
+        let select =
+            parse_select("select usage_date from cost_anomaly\nwhere org_id = :org_id limit :n;", &tables)
+                .unwrap();
+        assert_eq!(
+            select.gold_sql,
+            "select usage_date from gold.cost_anomaly\nwhere org_id = $org_id order by usage_date desc, service\nlimit $n"
+        );
+        assert_eq!(select.markers.into_iter().collect::<Vec<_>>(), ["n", "org_id"]);
+        assert!(parse_select("select * from nothing", &tables).unwrap_err().contains("cost_anomaly"));
+    }
+}

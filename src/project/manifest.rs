@@ -1,0 +1,209 @@
+//! A project as written: the TOML files, key by key. Unknown keys are refused; meaning is checked in [`super`].
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+/// `medallion.toml`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProjectManifest {
+    pub project: About,
+    #[serde(default)]
+    pub landing: Location,
+    #[serde(default)]
+    pub lake: Location,
+    #[serde(default)]
+    pub limits: Limits,
+    #[serde(default)]
+    pub serving: Option<ServingManifest>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct About {
+    pub name: String,
+    #[serde(default)]
+    pub description: String,
+}
+
+/// Where a zone is: a path relative to the project, or a URI.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Location {
+    pub uri: Option<String>,
+}
+
+/// What one record, file or run may cost.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// A longer line is quarantined as `malformed`. Bytes.
+    pub line_bytes: usize,
+    /// A more deeply nested line is quarantined as `malformed`. Levels.
+    pub nesting: usize,
+    /// A compressed file that unpacks to more is refused. Bytes.
+    pub unpacked_bytes: u64,
+    /// A compressed file that unpacks to more than this many times its size is refused.
+    pub unpacked_ratio: u64,
+    /// What the query engine may hold before it spills to disk. Bytes.
+    pub memory_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            line_bytes: 1024 * 1024,
+            nesting: 64,
+            unpacked_bytes: 64 * 1024 * 1024 * 1024,
+            unpacked_ratio: 1000,
+            memory_bytes: 1024 * 1024 * 1024,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServingManifest {
+    /// The Cassandra keyspace of the marts.
+    pub keyspace: String,
+}
+
+/// `sql/bronze/<source>.toml`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SourceManifest {
+    pub description: String,
+    pub files: String,
+    pub format: FormatName,
+    pub mode: ModeName,
+    pub key: Vec<String>,
+    pub partition: String,
+    pub event_time: Option<String>,
+    pub watermark_delay: Option<String>,
+    pub future_limit: Option<String>,
+    #[serde(default)]
+    pub money: Vec<String>,
+    pub columns: Vec<ColumnManifest>,
+    #[serde(default)]
+    pub rules: Vec<RuleManifest>,
+    #[serde(default)]
+    pub warnings: Vec<WarningManifest>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FormatName {
+    Jsonl,
+    Csv,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ModeName {
+    /// Immutable facts: the first record of a key and date is the one.
+    Events,
+    /// Versions of a thing: the latest record of a key is the one.
+    Upserts,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ColumnManifest {
+    pub name: String,
+    #[serde(rename = "type")]
+    pub type_name: String,
+    #[serde(default)]
+    pub required: bool,
+    #[serde(default)]
+    pub description: String,
+}
+
+/// A record for which `when` is true is quarantined as `error_type`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RuleManifest {
+    pub error_type: String,
+    pub when: String,
+    pub reason: String,
+}
+
+/// A record for which `when` is true is counted.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WarningManifest {
+    pub name: String,
+    pub when: String,
+    #[serde(default)]
+    pub description: String,
+}
+
+/// `sql/silver/<table>.toml` and `sql/gold/<mart>.toml`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelManifest {
+    pub description: String,
+    /// Not stored: read by other models as if its query stood there.
+    #[serde(default)]
+    pub view: bool,
+    #[serde(default)]
+    pub key: Vec<String>,
+    #[serde(default)]
+    pub partition: Vec<String>,
+    /// The source whose accepted records this table holds one for one; the balance checks it.
+    pub accounts_for: Option<String>,
+    /// The output has the dates of this input.
+    pub dates_of: Option<String>,
+    /// The output can have every date from this input's first to its last.
+    pub calendar_of: Option<String>,
+    /// How a partition of the output depends on the inputs, where it is not the same date of each.
+    #[serde(default)]
+    pub inputs: BTreeMap<String, InputManifest>,
+    /// What the columns mean, for the data dictionary.
+    #[serde(default)]
+    pub columns: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InputManifest {
+    /// `[from, to]`: a partition reads the input's dates from `to` days before to `from` days before its own.
+    pub days_before: [u32; 2],
+}
+
+/// `sql/checks/<rule>.toml`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CheckManifest {
+    pub description: String,
+    #[serde(default)]
+    pub severity: SeverityName,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SeverityName {
+    Warn,
+    #[default]
+    Fail,
+}
+
+/// `cql/questions/<question>.toml`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QuestionManifest {
+    pub title: String,
+    #[serde(default)]
+    pub parameters: BTreeMap<String, ParameterManifest>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ParameterManifest {
+    #[serde(rename = "type")]
+    pub type_name: String,
+    #[serde(default)]
+    pub description: String,
+    /// A query over gold that gives the value when the caller gives none.
+    pub default: Option<String>,
+}

@@ -1,0 +1,140 @@
+//! What is declared: a project folder, read once, validated, and then a value that cannot be wrong.
+//!
+//! [`Project::load`] reads `medallion.toml`, `sql/` and `cql/`, reports every problem at once with file and line, and
+//! touches no data. No table, column or rule of a domain is known here or anywhere else in the engine.
+
+pub mod cql;
+pub mod diagnostics;
+mod graph;
+pub mod manifest;
+pub mod model;
+mod read;
+pub mod source;
+pub mod sql;
+mod validate;
+
+use std::path::{Path, PathBuf};
+
+use arrow::array::RecordBatch;
+
+use self::diagnostics::Diagnostic;
+use self::manifest::{Limits, ParameterManifest, ServingManifest, SeverityName};
+use self::model::Model;
+use self::source::Source;
+use crate::error::{Error, Result};
+
+/// A project that was found correct.
+#[derive(Debug, Clone)]
+pub struct Project {
+    pub folder: PathBuf,
+    pub name: String,
+    pub description: String,
+    pub landing: Option<String>,
+    pub lake: Option<String>,
+    pub limits: Limits,
+    pub serving: Option<ServingManifest>,
+    /// By name.
+    pub sources: Vec<Source>,
+    /// Inputs before outputs.
+    pub models: Vec<Model>,
+    pub references: Vec<Reference>,
+    pub checks: Vec<Check>,
+    pub questions: Vec<Question>,
+    pub generators: Vec<Generator>,
+}
+
+/// A small table that is kept with the project: `sql/reference/<name>.csv`.
+#[derive(Debug, Clone)]
+pub struct Reference {
+    pub name: String,
+    pub rows: RecordBatch,
+}
+
+/// A query that must return no row: `sql/checks/<name>.sql`.
+#[derive(Debug, Clone)]
+pub struct Check {
+    pub name: String,
+    pub file: PathBuf,
+    pub description: String,
+    pub severity: SeverityName,
+    pub sql: String,
+}
+
+/// A question that BI asks: `cql/questions/<name>.cql`.
+#[derive(Debug, Clone)]
+pub struct Question {
+    pub name: String,
+    pub file: PathBuf,
+    pub title: String,
+    pub parameters: Vec<(String, ParameterManifest)>,
+    pub cql: String,
+    /// The same question for gold, with `$named` markers.
+    pub gold_sql: String,
+    pub table: String,
+}
+
+/// A query that makes landing data: `sql/landing/<source>.sql`.
+#[derive(Debug, Clone)]
+pub struct Generator {
+    pub source: String,
+    pub file: PathBuf,
+    pub sql: String,
+}
+
+impl Project {
+    /// Reads and validates the project in `folder`.
+    ///
+    /// # Errors
+    /// `Project`, listing every problem with file and line.
+    pub async fn load(folder: &Path) -> Result<Project> {
+        match Self::check(folder).await? {
+            Ok(project) => Ok(project),
+            Err(problems) => Err(diagnostics::to_error(&problems)),
+        }
+    }
+
+    /// As [`Project::load`], with the problems as values.
+    ///
+    /// # Errors
+    /// `Usage` where there is no project in the folder.
+    pub async fn check(folder: &Path) -> Result<std::result::Result<Project, Vec<Diagnostic>>> {
+        if !folder.join("medallion.toml").is_file() {
+            return Err(Error::usage(format!(
+                "there is no `medallion.toml` in `{}`; name the project's folder with `--project`",
+                folder.display()
+            )));
+        }
+        let mut found = diagnostics::Diagnostics::default();
+        let written = read::read(folder, &mut found)?;
+        let project = match written {
+            Some(written) => validate::validate(folder, written, &mut found).await,
+            None => None,
+        };
+        Ok(match project {
+            Some(project) if found.is_empty() => Ok(project),
+            _ => Err(found.into_sorted()),
+        })
+    }
+
+    pub fn source(&self, name: &str) -> Option<&Source> {
+        self.sources.iter().find(|source| source.name == name)
+    }
+
+    pub fn model(&self, table: &sql::TableName) -> Option<&Model> {
+        self.models.iter().find(|model| model.table == *table)
+    }
+
+    /// The models whose result is stored, inputs before outputs.
+    pub fn stored_models(&self) -> impl Iterator<Item = &Model> {
+        self.models.iter().filter(|model| !model.is_view)
+    }
+
+    /// # Errors
+    /// `Usage`, listing the questions that there are.
+    pub fn question(&self, name: &str) -> Result<&Question> {
+        self.questions.iter().find(|question| question.name == name).ok_or_else(|| {
+            let known: Vec<&str> = self.questions.iter().map(|q| q.name.as_str()).collect();
+            Error::usage(format!("unknown question `{name}`, known: {}", known.join(", ")))
+        })
+    }
+}

@@ -1,0 +1,365 @@
+//! Files of landing: which there are, and their bytes, unpacked.
+//!
+//! Files are immutable and appear whole. Names that begin with `.` or `_` or end in `.tmp` are still being written.
+//! Symlinks, devices and pipes are refused: a link dropped into landing must not read another file.
+
+use std::io::{self, Read};
+use std::path::Path as FsPath;
+
+use chrono::{NaiveDate, NaiveDateTime, NaiveTime};
+use futures::TryStreamExt;
+use object_store::path::Path;
+use object_store::{GetResultPayload, ObjectStoreExt};
+use tokio::runtime::Handle;
+
+use crate::error::{Error, Result};
+use crate::lake::Root;
+use crate::project::Project;
+use crate::project::manifest::Limits;
+use crate::project::source::matches;
+
+/// A complete file of landing.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LandedFile {
+    /// Relative to the landing root.
+    pub path: String,
+    pub source: String,
+    pub bytes: u64,
+    /// Microseconds since the epoch.
+    pub modified: i64,
+    /// The date in its name, else its modification time; microseconds since the epoch.
+    pub file_time: i64,
+}
+
+/// What was found in landing.
+#[derive(Debug, Default)]
+pub struct Listing {
+    /// By path.
+    pub files: Vec<LandedFile>,
+    /// Why some entries were refused.
+    pub refused: Vec<String>,
+    /// Complete files that no source claims.
+    pub num_unclaimed: usize,
+}
+
+/// Lists the complete files of every source.
+///
+/// # Errors
+/// The store's; `Project` where two sources claim one file.
+pub async fn list(project: &Project, landing: &Root) -> Result<Listing> {
+    let mut listing = Listing::default();
+    let mut entries: Vec<_> = landing.store.list(None).try_collect().await?;
+    entries.sort_by(|a, b| a.location.cmp(&b.location));
+    for entry in entries {
+        let path = entry.location.to_string();
+        if path.split('/').any(is_unfinished) {
+            continue;
+        }
+        let claims: Vec<&str> = project
+            .sources
+            .iter()
+            .filter(|source| matches(&source.files, &path))
+            .map(|source| source.name.as_str())
+            .collect();
+        let source = match claims.as_slice() {
+            [] => {
+                listing.num_unclaimed += 1;
+                continue;
+            }
+            [source] => (*source).to_owned(),
+            several => {
+                return Err(Error::project(format!(
+                    "the landing file `{path}` belongs to several sources: {}; narrow their `files`",
+                    several.join(", ")
+                )));
+            }
+        };
+        if let Some(folder) = &landing.folder
+            && let Err(reason) = refuse_special(folder, &path)
+        {
+            listing.refused.push(format!("landing file `{path}` is refused: {reason}"));
+            continue;
+        }
+        let modified = entry.last_modified.timestamp_micros();
+        listing.files.push(LandedFile {
+            file_time: time_in_name(&path).unwrap_or(modified),
+            path,
+            source,
+            bytes: entry.size,
+            modified,
+        });
+    }
+    Ok(listing)
+}
+
+fn is_unfinished(part: &str) -> bool {
+    part.starts_with('.') || part.starts_with('_') || part.ends_with(".tmp")
+}
+
+/// Every folder on the way must be a folder and the file a file, not a link to one.
+fn refuse_special(root: &FsPath, path: &str) -> std::result::Result<(), &'static str> {
+    let mut at = root.to_path_buf();
+    let mut parts = path.split('/').peekable();
+    while let Some(part) = parts.next() {
+        at.push(part);
+        let Ok(metadata) = std::fs::symlink_metadata(&at) else {
+            return Err("it can't be looked at");
+        };
+        let kind = metadata.file_type();
+        if kind.is_symlink() {
+            return Err("it is a symlink; copy the file instead");
+        }
+        if parts.peek().is_none() && !kind.is_file() {
+            return Err("it is not a regular file");
+        }
+    }
+    Ok(())
+}
+
+/// `…2025-08-15…` or `…2025-08-15T0930…` in the file's name, as UTC microseconds.
+pub fn time_in_name(path: &str) -> Option<i64> {
+    let name = path.rsplit('/').next().unwrap_or(path);
+    let bytes = name.as_bytes();
+    for start in 0..bytes.len().saturating_sub(9) {
+        let Some(text) = name.get(start..start + 10) else {
+            continue;
+        };
+        let Ok(date) = NaiveDate::parse_from_str(text, "%Y-%m-%d") else {
+            continue;
+        };
+        let is_digit = |at: Option<&u8>| at.is_some_and(u8::is_ascii_digit);
+        // `%Y` takes signs and `2025-8-15x` too: a date in a name is ten characters of digits and dashes
+        let is_exact = text.bytes().enumerate().all(|(at, byte)| match at {
+            4 | 7 => byte == b'-',
+            _ => byte.is_ascii_digit(),
+        });
+        if !is_exact || is_digit(start.checked_sub(1).and_then(|before| bytes.get(before))) {
+            continue;
+        }
+        let time = time_after(&name[start + 10..]).unwrap_or(NaiveTime::MIN);
+        return Some(NaiveDateTime::new(date, time).and_utc().timestamp_micros());
+    }
+    None
+}
+
+/// `T0930`, not followed by a further digit.
+fn time_after(rest: &str) -> Option<NaiveTime> {
+    let digits = rest.strip_prefix('T')?.get(..4)?;
+    if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    if rest.as_bytes().get(5).is_some_and(u8::is_ascii_digit) {
+        return None;
+    }
+    NaiveTime::from_hms_opt(digits[..2].parse().ok()?, digits[2..].parse().ok()?, 0)
+}
+
+/// How a file's bytes ended.
+#[derive(Debug, PartialEq, Eq)]
+pub enum End {
+    /// At the end of the file.
+    Complete,
+    /// Earlier: the rest can't be unpacked, or unpacks to more than the limits allow.
+    Damaged(String),
+}
+
+/// Reads a file and hands its unpacked bytes to `take` piece by piece; `take` says whether it wants more. Returns how
+/// the bytes ended and the hash of the bytes as landed. Blocks: call it on a blocking thread.
+///
+/// # Errors
+/// The store's, when the landed bytes themselves can't be read.
+pub fn read(
+    landing: &Root,
+    path: &str,
+    limits: &Limits,
+    runtime: &Handle,
+    mut take: impl FnMut(&[u8]) -> Result<bool>,
+) -> Result<(End, blake3::Hash)> {
+    let mut raw = open(landing, path, runtime)?;
+    let mut end = End::Complete;
+    {
+        let mut unpacked = Unpacked::new(path, &mut raw)?;
+        let mut buffer = vec![0; 1024 * 1024];
+        let mut total: u64 = 0;
+        loop {
+            let size = match unpacked.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(size) => size,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) if unpacked.is_plain() => {
+                    return Err(Error::unavailable(format!("can't read `{path}`")).because(error));
+                }
+                Err(error) => {
+                    end = End::Damaged(format!("the compressed file is damaged: {error}"));
+                    break;
+                }
+            };
+            total += size as u64;
+            if let Some(reason) = unpacked.over_limit(total, limits) {
+                end = End::Damaged(reason);
+                break;
+            }
+            if !take(&buffer[..size])? {
+                break;
+            }
+        }
+    }
+    // the hash is of the whole file, also where unpacking ended early
+    io::copy(&mut raw, &mut io::sink())
+        .map_err(|error| Error::unavailable(format!("can't read `{path}`")).because(error))?;
+    Ok((end, raw.hasher.finalize()))
+}
+
+/// The landed bytes, hashed as they pass.
+struct Raw {
+    inner: Box<dyn Read>,
+    hasher: blake3::Hasher,
+    num_read: u64,
+}
+
+impl Read for Raw {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let size = self.inner.read(buffer)?;
+        self.hasher.update(&buffer[..size]);
+        self.num_read += size as u64;
+        Ok(size)
+    }
+}
+
+fn open(landing: &Root, path: &str, runtime: &Handle) -> Result<Raw> {
+    let failed = |error: io::Error| Error::unavailable(format!("can't read `{path}`")).because(error);
+    let inner: Box<dyn Read> = match &landing.folder {
+        Some(folder) => {
+            // a link that replaced the file after listing is refused here
+            let flags = rustix::fs::OFlags::RDONLY
+                | rustix::fs::OFlags::NOFOLLOW
+                | rustix::fs::OFlags::NONBLOCK
+                | rustix::fs::OFlags::CLOEXEC;
+            let file = rustix::fs::open(folder.join(path), flags, rustix::fs::Mode::empty())
+                .map_err(|error| failed(error.into()))?;
+            Box::new(std::fs::File::from(file))
+        }
+        None => {
+            let location = Path::parse(path)
+                .map_err(|error| Error::data(format!("`{path}` is no object path")).because(error))?;
+            let found = runtime.block_on(landing.store.get(&location))?;
+            match found.payload {
+                GetResultPayload::File(file, _) => Box::new(file),
+                GetResultPayload::Stream(stream) => {
+                    Box::new(Chunks { stream, chunk: bytes::Bytes::new(), runtime: runtime.clone() })
+                }
+            }
+        }
+    };
+    Ok(Raw { inner, hasher: blake3::Hasher::new(), num_read: 0 })
+}
+
+/// A stream of chunks as a blocking reader.
+struct Chunks {
+    stream: futures::stream::BoxStream<'static, object_store::Result<bytes::Bytes>>,
+    chunk: bytes::Bytes,
+    runtime: Handle,
+}
+
+impl Read for Chunks {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.chunk.is_empty() {
+            match self.runtime.block_on(self.stream.try_next()).map_err(io::Error::other)? {
+                Some(chunk) => self.chunk = chunk,
+                None => return Ok(0),
+            }
+        }
+        let size = self.chunk.len().min(buffer.len());
+        buffer[..size].copy_from_slice(&self.chunk.split_to(size));
+        Ok(size)
+    }
+}
+
+/// The bytes behind a file's compression.
+enum Unpacked<'a> {
+    Plain(&'a mut Raw),
+    Gzip(flate2::read::MultiGzDecoder<&'a mut Raw>),
+    Zstd(zstd::stream::read::Decoder<'a, io::BufReader<&'a mut Raw>>),
+}
+
+impl<'a> Unpacked<'a> {
+    fn new(path: &str, raw: &'a mut Raw) -> Result<Self> {
+        if path.ends_with(".gz") {
+            return Ok(Unpacked::Gzip(flate2::read::MultiGzDecoder::new(raw)));
+        }
+        if path.ends_with(".zst") {
+            return Ok(Unpacked::Zstd(zstd::stream::read::Decoder::new(raw)?));
+        }
+        Ok(Unpacked::Plain(raw))
+    }
+
+    fn is_plain(&self) -> bool {
+        matches!(self, Unpacked::Plain(_))
+    }
+
+    fn packed_bytes(&self) -> u64 {
+        match self {
+            Unpacked::Plain(raw) => raw.num_read,
+            Unpacked::Gzip(reader) => reader.get_ref().num_read,
+            Unpacked::Zstd(reader) => reader.get_ref().get_ref().num_read,
+        }
+    }
+
+    fn over_limit(&self, total: u64, limits: &Limits) -> Option<String> {
+        // small files may compress well; a bomb shows once it has unpacked this much
+        const RATIO_FROM_BYTES: u64 = 64 * 1024 * 1024;
+        if self.is_plain() {
+            return None;
+        }
+        if total > limits.unpacked_bytes {
+            return Some(format!("the file unpacks to more than {} bytes", limits.unpacked_bytes));
+        }
+        let is_bomb = total > RATIO_FROM_BYTES && total / self.packed_bytes().max(1) > limits.unpacked_ratio;
+        is_bomb.then(|| format!("the file unpacks to more than {} times its size", limits.unpacked_ratio))
+    }
+}
+
+impl Read for Unpacked<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Unpacked::Plain(reader) => reader.read(buffer),
+            Unpacked::Gzip(reader) => reader.read(buffer),
+            Unpacked::Zstd(reader) => reader.read(buffer),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_files_time_is_the_date_in_its_name() {
+        let day = |text: &str| {
+            NaiveDate::parse_from_str(text, "%Y-%m-%d").unwrap().and_time(NaiveTime::MIN).and_utc()
+        };
+        let micros = |text: &str| Some(day(text).timestamp_micros());
+        for (path, expected) in [
+            ("users_2025-08-15.csv", micros("2025-08-15")),
+            ("2025-08-15/users.csv", None),
+            ("a/users-2025-08-15.csv.gz", micros("2025-08-15")),
+            ("users_2025-13-15_2025-08-15.csv", micros("2025-08-15")),
+            ("users_12025-08-15.csv", None),
+            ("users.csv", None),
+            ("ü2025-08-15é", micros("2025-08-15")),
+        ] {
+            assert_eq!(time_in_name(path), expected, "{path}");
+        }
+        let half_past_nine = micros("2025-08-15").map(|day| day + (9 * 60 + 30) * 60 * 1_000_000);
+        assert_eq!(time_in_name("u_2025-08-15T0930.csv"), half_past_nine);
+        assert_eq!(time_in_name("u_2025-08-15T09301.csv"), micros("2025-08-15"));
+    }
+
+    #[test]
+    fn unfinished_names_are_ignored() {
+        for name in [".a", "_a", "a.tmp"] {
+            assert!(is_unfinished(name), "{name}");
+        }
+        assert!(!is_unfinished("a.jsonl"));
+    }
+}

@@ -1,0 +1,3 @@
+//! Where records come from. For now a folder or bucket of files; its new files are found by listing it.
+
+pub mod files;

@@ -1,0 +1,80 @@
+//! What a run shows while it works: a progress line on a terminal, log lines otherwise.
+
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use tracing_subscriber::EnvFilter;
+
+/// How much is logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verbosity {
+    Quiet,
+    Normal,
+    Verbose,
+    Trace,
+}
+
+/// Sends log lines to standard error; `MEDALLION_LOG` refines what is logged, module by module.
+pub fn start_logging(verbosity: Verbosity) {
+    let level = match verbosity {
+        Verbosity::Quiet => "error",
+        Verbosity::Normal => "warn,medallion=info",
+        Verbosity::Verbose => "info,medallion=debug",
+        Verbosity::Trace => "debug,medallion=trace",
+    };
+    let filter = EnvFilter::try_from_env("MEDALLION_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+    let is_terminal = std::io::stderr().is_terminal();
+    // a second subscriber in one process (tests) is not an error
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(is_terminal && std::env::var_os("NO_COLOR").is_none())
+        .with_target(false)
+        .try_init();
+}
+
+/// The progress of one command.
+#[derive(Debug, Clone)]
+pub struct Progress {
+    bar: Option<ProgressBar>,
+}
+
+impl Progress {
+    /// A bar where standard error is a terminal.
+    pub fn new(is_wanted: bool) -> Self {
+        if !is_wanted || !std::io::stderr().is_terminal() {
+            return Self { bar: None };
+        }
+        let bar = ProgressBar::new_spinner();
+        if let Ok(style) =
+            ProgressStyle::with_template("{spinner} {elapsed_precise} {msg}, {human_pos} rows ({per_sec})")
+        {
+            bar.set_style(style);
+        }
+        bar.enable_steady_tick(Duration::from_millis(120));
+        Self { bar: Some(bar) }
+    }
+
+    /// Says what is being done now.
+    pub fn stage(&self, name: &str) {
+        match &self.bar {
+            Some(bar) => bar.set_message(name.to_owned()),
+            None => tracing::debug!("{name}"),
+        }
+    }
+
+    /// Counts rows that were read or written.
+    pub fn inc(&self, rows: u64) {
+        if let Some(bar) = &self.bar {
+            bar.inc(rows);
+        }
+    }
+
+    /// Takes the bar off the screen.
+    pub fn finish(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
