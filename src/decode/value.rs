@@ -197,6 +197,10 @@ const MICROS_PER_SECOND: i64 = 1_000_000;
 
 /// Days since 1970-01-01 of a calendar day, or of an instant that is midnight UTC.
 pub(super) fn date(text: &str) -> Result<i32, Misfit> {
+    if text.len() == "YYYY-MM-DD".len() {
+        let days = days_since_epoch(text.as_bytes()).ok_or(Misfit::Type)?;
+        return i32::try_from(days).map_err(|_| Misfit::Type);
+    }
     let micros = timestamp(text)?;
     if micros % MICROS_PER_DAY != 0 {
         return Err(Misfit::Type);
@@ -209,7 +213,7 @@ pub(super) fn date_of(micros: i64) -> i32 {
     i32::try_from(micros.div_euclid(MICROS_PER_DAY)).unwrap_or(if micros < 0 { i32::MIN } else { i32::MAX })
 }
 
-/// Microseconds since 1970-01-01 UTC of an ISO-8601 day or instant.
+/// Microseconds since 1970-01-01 UTC of an ISO-8601 instant: a day, a time and a zone.
 pub(super) fn timestamp(text: &str) -> Result<i64, Misfit> {
     instant(text.as_bytes()).ok_or(Misfit::Type)
 }
@@ -217,18 +221,15 @@ pub(super) fn timestamp(text: &str) -> Result<i64, Misfit> {
 fn instant(text: &[u8]) -> Option<i64> {
     let (day, rest) = text.split_at_checked(10)?;
     let midnight = days_since_epoch(day)? * MICROS_PER_DAY;
-    let (time, offset) = match rest {
-        [] => (0, 0),
-        [b'T' | b' ', rest @ ..] => time_and_offset(rest)?,
-        _ => return None,
-    };
+    let [b'T' | b' ', rest @ ..] = rest else { return None };
+    let (time, offset) = time_and_offset(rest)?;
     let micros = midnight + time - offset;
     let first = days_before(1, 1, 1) * MICROS_PER_DAY;
     let after_last = days_before(10_000, 1, 1) * MICROS_PER_DAY;
     (first..after_last).contains(&micros).then_some(micros)
 }
 
-/// `hh:mm`, `hh:mm:ss` or `hh:mm:ss.f` and a zone or none, in microseconds.
+/// `hh:mm`, `hh:mm:ss` or `hh:mm:ss.f` and a zone, in microseconds. Without its zone a time could be any of 27 hours.
 fn time_and_offset(text: &[u8]) -> Option<(i64, i64)> {
     let (hours_minutes, rest) = text.split_at_checked(5)?;
     let &[h1, h0, b':', m1, m0] = hours_minutes else { return None };
@@ -242,7 +243,7 @@ fn time_and_offset(text: &[u8]) -> Option<(i64, i64)> {
         rest => (0, rest),
     };
     let offset_minutes = match *rest {
-        [] | [b'Z'] => 0,
+        [b'Z'] => 0,
         [sign @ (b'+' | b'-'), h1, h0, b':', m1, m0] | [sign @ (b'+' | b'-'), h1, h0, m1, m0] => {
             let minutes = up_to(23, h1, h0)? * 60 + up_to(59, m1, m0)?;
             if sign == b'-' { -minutes } else { minutes }

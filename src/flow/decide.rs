@@ -131,7 +131,7 @@ pub async fn decide(
     let mut versions_of: HashMap<usize, Vec<usize>> = HashMap::new();
     for group in &groups {
         match source.mode {
-            Mode::Events => decide_events(&records, group, &contents, &mut outcomes),
+            Mode::Events => decide_events(group, &contents, &mut outcomes),
             Mode::Upserts => {
                 let versions = decide_upserts(&records, group, &contents, &mut outcomes);
                 if let Some(latest) = versions.last() {
@@ -346,9 +346,12 @@ impl Records {
         let mut contents = HashMap::with_capacity(rows.len());
         for batch in context.sql(&query).await?.collect().await? {
             let num_content = batch.num_columns() - 2;
-            let content = &batch.columns()[..num_content];
+            let mut content = batch.columns()[..num_content].to_vec();
+            if let Some(rescued) = content.last_mut() {
+                *rescued = canonical(rescued);
+            }
             let sort_fields = content.iter().map(|column| SortField::new(column.data_type().clone()));
-            let converted = RowConverter::new(sort_fields.collect())?.convert_columns(content)?;
+            let converted = RowConverter::new(sort_fields.collect())?.convert_columns(&content)?;
             let files = batch.column(num_content).as_string_view();
             let lines = batch.column(num_content + 1).as_primitive::<Int64Type>();
             for at in 0..batch.num_rows() {
@@ -453,13 +456,31 @@ impl Records {
     }
 }
 
-fn decide_events(
-    records: &Records,
-    group: &[usize],
-    contents: &HashMap<usize, Box<[u8]>>,
-    outcomes: &mut [Outcome],
-) {
-    let _ = records;
+/// Rescued JSON in one form: the order of its members, white space and escapes are not content.
+fn canonical(rescued: &ArrayRef) -> ArrayRef {
+    let texts = rescued.as_string_view().iter();
+    let texts: StringViewArray = texts.map(|text| text.map(canonical_json)).collect();
+    Arc::new(texts)
+}
+
+fn canonical_json(text: &str) -> String {
+    type Raw = Box<serde_json::value::RawValue>;
+    if let Ok(members) = serde_json::from_str::<BTreeMap<String, Raw>>(text) {
+        let members = members.iter().map(|(name, value)| format!("{name:?}:{}", canonical_json(value.get())));
+        return format!("{{{}}}", members.collect::<Vec<_>>().join(","));
+    }
+    if let Ok(items) = serde_json::from_str::<Vec<Raw>>(text) {
+        let items = items.iter().map(|value| canonical_json(value.get()));
+        return format!("[{}]", items.collect::<Vec<_>>().join(","));
+    }
+    match serde_json::from_str::<String>(text) {
+        Ok(words) => format!("{words:?}"),
+        // numbers by their text: two that print differently may differ past what a double holds
+        Err(_) => text.to_owned(),
+    }
+}
+
+fn decide_events(group: &[usize], contents: &HashMap<usize, Box<[u8]>>, outcomes: &mut [Outcome]) {
     let first = group[0];
     for row in &group[1..] {
         outcomes[*row] = match contents.get(row) == contents.get(&first) {
@@ -478,7 +499,7 @@ fn decide_upserts(
 ) -> Vec<usize> {
     let mut versions: Vec<usize> = Vec::new();
     for in_file in group.chunk_by(|a, b| records.file_of[*a] == records.file_of[*b]) {
-        decide_events(records, in_file, contents, outcomes);
+        decide_events(in_file, contents, outcomes);
         let first = in_file[0];
         match versions.last() {
             Some(before) if contents.get(before) == contents.get(&first) => {

@@ -102,7 +102,6 @@ fn instants_are_utc_microseconds() {
         "2025-08-17T12:00:00Z",
         "2025-08-17 12:00",
         "2025-08-17T12:00Z",
-        "2025-08-17T12:00:00",
         "2025-08-17T12:00:00.000000000Z",
         "2025-08-17T14:30:00+02:30",
         "2025-08-17T14:30:00+0230",
@@ -113,8 +112,7 @@ fn instants_are_utc_microseconds() {
         assert_eq!(timestamp(text), Ok(NOON), "{text}");
     }
     assert_eq!(timestamp("2025-08-17T12:00:00.000001Z"), Ok(NOON + 1));
-    assert_eq!(timestamp("2025-08-17T12:00:00.1234560"), Ok(NOON + 123_456));
-    assert_eq!(timestamp("2025-08-17"), Ok(NOON - MICROS_PER_DAY / 2));
+    assert_eq!(timestamp("2025-08-17T12:00:00.1234560Z"), Ok(NOON + 123_456));
     assert_eq!(timestamp("1969-12-31T23:59:59.999999Z"), Ok(-1));
     assert_eq!(date_of(-1), -1);
 }
@@ -123,6 +121,8 @@ fn instants_are_utc_microseconds() {
 fn what_is_no_instant_is_refused() {
     let texts = [
         "",
+        "2025-08-17",
+        "2025-08-17T12:00:00",
         "2025",
         "2025-8-17",
         "25-08-17",

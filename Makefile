@@ -1,0 +1,62 @@
+# Every recipe that people and CI use. `make` alone lists them.
+
+# rustup puts cargo here; a shell that was open before the installation does not have it on its path
+TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/medallion/tools
+export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(TOOLS)/bin:$(PATH)
+
+# asked of cargo, because a configuration file can move the target folder too
+TARGET = $(shell cargo metadata --format-version 1 --no-deps --locked 2>/dev/null | sed -E 's/.*"target_directory":"([^"]*)".*/\1/')
+MEDALLION = $(TARGET)/release/medallion
+
+# the last release when this was written; a newer one may find more
+CARGO_DENY_VERSION := 0.20.2
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build run test check fmt bench data-dictionary clean-lake
+
+help: ## list the recipes
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## install what building needs and is missing, or say what to install
+	@scripts/setup.sh
+
+build: setup ## build the release binary (20 to 30 minutes the first time on 2 cores)
+	cargo build --release --locked
+
+run: build ## run the project on the sample in landing/ and print the balance and the five answers
+	@# exit code 4 means that the data needs a look; the report above it says why
+	@$(MEDALLION) run --answers
+
+test: setup ## run everything that proves that it works
+	cargo test --locked
+
+# cheap checks first: a misplaced `use` should not cost a clippy run
+check: setup ## formatting, layers, lints, docs, dependencies
+	cargo fmt --check
+	scripts/check_layers.sh
+	cargo clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS=-Dwarnings cargo doc --locked --no-deps
+	@$(MAKE) --no-print-directory check-dependencies
+
+.PHONY: check-dependencies
+check-dependencies:
+	@# into a folder of ours: a check should not change the user's own tools
+	@cargo deny --version >/dev/null 2>&1 || cargo install cargo-deny --locked --version $(CARGO_DENY_VERSION) --root $(TOOLS)
+	cargo deny --locked check bans licenses sources
+	@# advisories live in a database on the network: without it they are not checked, which is said and not hidden
+	@if cargo deny --locked fetch db >/dev/null 2>&1; then cargo deny --locked check advisories; \
+	else echo "warning: advisories NOT CHECKED, their database could not be fetched" >&2; fi
+
+fmt: ## format the code
+	cargo fmt
+
+bench: setup ## measure against the by-hand peer and print the ratios
+	scripts/bench.sh
+
+data-dictionary: build ## write docs/data_dictionary.md from the SQL and TOML
+	@# through a temporary file: a failing command must not leave an empty dictionary behind
+	@$(MEDALLION) docs > docs/.data_dictionary.tmp && mv docs/.data_dictionary.tmp docs/data_dictionary.md
+	@echo "wrote docs/data_dictionary.md"
+
+clean-lake: ## remove what runs have written to lake/, to start over
+	rm -rf lake

@@ -1,0 +1,80 @@
+#!/usr/bin/env bash
+# Makes sure that what building and testing need is there: a C compiler (for zstd, ring and aws-lc), make, curl,
+# python3 (the oracle test) and the Rust toolchain of rust-toolchain.toml. Installs what is missing where it may,
+# else says exactly what to install. Does nothing, quickly, when all is there.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH"
+
+have() { command -v "$1" >/dev/null 2>&1; }
+say() { printf 'setup: %s\n' "$*" >&2; }
+channel=$(sed -nE 's/^channel = "(.*)"/\1/p' rust-toolchain.toml)
+
+# --- system packages
+
+missing=()
+have cc || missing+=(build-essential)
+have make || missing+=(make)
+have python3 || missing+=(python3)
+have cargo || have rustup || { have curl || missing+=(curl); [ -e /etc/ssl/certs/ca-certificates.crt ] || missing+=(ca-certificates); }
+
+as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi; }
+
+install_packages() { # PACKAGE…
+    if ! { [ "$(id -u)" = 0 ] || { have sudo && sudo -n true 2>/dev/null; }; }; then
+        say "missing: $*"
+        say "without root or password-less sudo this has to be done by hand:"
+        say "    sudo apt-get update && sudo apt-get install -y $*"
+        exit 1
+    fi
+    if ! have apt-get; then
+        say "missing: $* (Debian's names); install them with this system's package manager, then try again"
+        exit 1
+    fi
+    say "installing $*"
+    as_root apt-get update -qq
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >&2
+}
+
+[ ${#missing[@]} = 0 ] || install_packages "${missing[@]}"
+
+# --- Rust
+
+if ! have rustup && ! have cargo; then
+    # Debian 13 and Ubuntu 24.04 package rustup; older ones do not
+    if have apt-get && apt-cache show rustup >/dev/null 2>&1 && { [ "$(id -u)" = 0 ] || sudo -n true 2>/dev/null; }; then
+        install_packages rustup
+    else
+        say "installing rustup for $(id -un)"
+        installer=$(mktemp)
+        trap 'rm -f "$installer"' EXIT
+        if ! curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs -o "$installer"; then
+            say "could not fetch rustup; install it from https://rustup.rs, or Rust $channel by other means, then try again"
+            exit 1
+        fi
+        sh "$installer" -y --no-modify-path --profile minimal --default-toolchain none >&2
+    fi
+fi
+
+if have rustup; then
+    # not left to cargo: whether it installs a pinned toolchain by itself depends on rustup's version and settings
+    if ! rustup run "$channel" rustc --version >/dev/null 2>&1; then
+        say "installing Rust $channel"
+        rustup toolchain install "$channel" --profile minimal -c rustfmt -c clippy >&2
+    elif ! rustup run "$channel" cargo clippy --version >/dev/null 2>&1 ||
+        ! rustup run "$channel" cargo fmt --version >/dev/null 2>&1; then
+        rustup component add --toolchain "$channel" rustfmt clippy >&2
+    fi
+else
+    # a distribution's own Rust: rust-toolchain.toml means nothing to it, so its age is checked here
+    found=$(cargo --version | cut -d' ' -f2)
+    if [ "$(printf '%s\n%s\n' "$channel" "$found" | sort -V | head -n 1)" != "$channel" ]; then
+        say "cargo is $found, $channel or later is needed: install rustup (https://rustup.rs), or a newer Rust"
+        exit 1
+    fi
+fi
+
+if ! python3 -c 'import sys; sys.exit(sys.version_info < (3, 9))'; then
+    say "python3 is older than 3.9, which the oracle test needs: install a newer one"
+    exit 1
+fi
