@@ -27,7 +27,7 @@ summed as (
         count(*) filter (where is_anomaly_mad) as mad_count,
         count(*) filter (where is_anomaly_p99) as p99_count,
         max(anomaly_score) as max_anomaly_score,
-        array_agg(event_id order by event_id) as events
+        array_agg(arrow_cast(event_id, 'Utf8') order by event_id) as events
     from anomalies
     group by org_id, usage_date, service
 )

@@ -1,3 +1,5 @@
+-- Keys and items of maps and lists are cast to `Utf8`: gathering thousands of lists of text views costs time and
+-- memory in the square of their number.
 with
 
 organisations as (
@@ -5,7 +7,10 @@ organisations as (
 ),
 
 users as (
-    select org_id, coalesce(role, 'unknown') as role, active
+    select
+        org_id,
+        arrow_cast(coalesce(role, 'unknown'), 'Utf8') as role,
+        active
     from silver.users
 ),
 
@@ -25,12 +30,16 @@ surveys as (
 ),
 
 touches as (
-    select org_id, coalesce(channel, 'unknown') as channel, clicked, converted
+    select
+        org_id,
+        arrow_cast(coalesce(channel, 'unknown'), 'Utf8') as channel,
+        clicked,
+        converted
     from silver.marketing_touches
 ),
 
 daily_usage as (
-    select org_id, service, total_cost_usd
+    select org_id, arrow_cast(service, 'Utf8') as service, total_cost_usd
     from gold.finops_daily_usage
 ),
 
@@ -59,7 +68,7 @@ user_profiles as (
 conformed_resources as (
     select
         resources.org_id,
-        coalesce(services.service, 'unknown') as service
+        arrow_cast(coalesce(services.service, 'unknown'), 'Utf8') as service
     from resources
     left join services on fold(resources.service) = services.variant
 ),
@@ -82,7 +91,7 @@ resource_profiles as (
 ),
 
 unnested_tags as (
-    select org_id, unnest(tags_json) as tag
+    select org_id, arrow_cast(unnest(tags_json), 'Utf8') as tag
     from resources
 ),
 

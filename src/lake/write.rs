@@ -22,9 +22,10 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use super::log::Add;
 use crate::error::{Error, Result};
 
-/// Rows buffered before they are split by partition and encoded: enough that a slice per partition is worth a column
-/// write, small enough that two buffers of wide rows stay below 200 MB.
-const BUFFER_ROWS: usize = 256 * 1024;
+/// Cells (rows × columns) buffered before they are split by partition and encoded: at 16 bytes each about 200 MB. A
+/// partition whose rows fit is encoded in one go; one that stays open between two splits holds its column writers,
+/// and a thousand of those cost more than the rows.
+const BUFFER_CELLS: usize = 12 * 1024 * 1024;
 
 /// Below this many rows a file is compressed with Snappy: a zstd context costs more than it saves on a tiny page.
 const SMALL_FILE_ROWS: usize = 4096;
@@ -59,6 +60,18 @@ pub struct Writer {
 struct OpenFile {
     writer: ArrowWriter<Vec<u8>>,
     rows: usize,
+}
+
+/// What becomes of the files that a flush has written to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Then {
+    KeepOpen,
+    Close,
+}
+
+enum Written {
+    Open(PartitionKey, OpenFile),
+    Closed(PartitionKey, Vec<u8>, usize),
 }
 
 impl Writer {
@@ -109,8 +122,8 @@ impl Writer {
         let batch = self.conform(batch)?;
         self.buffered_rows += batch.num_rows();
         self.buffer.push(batch);
-        if self.buffered_rows >= BUFFER_ROWS {
-            self.flush().await?;
+        if self.buffered_rows * self.schema.fields().len() >= BUFFER_CELLS {
+            self.flush(Then::KeepOpen).await?;
         }
         Ok(())
     }
@@ -135,7 +148,7 @@ impl Writer {
     /// # Errors
     /// The store's, and those of [`Writer::write`].
     pub async fn close(mut self) -> Result<Vec<Add>> {
-        self.flush().await?;
+        self.flush(Then::Close).await?;
         let open = std::mem::take(&mut self.open);
         let closed = in_parallel(open.into_iter().collect(), |(key, file)| {
             Ok((key, file.writer.into_inner()?, file.rows))
@@ -187,7 +200,7 @@ impl Writer {
         })
     }
 
-    async fn flush(&mut self) -> Result<()> {
+    async fn flush(&mut self, then: Then) -> Result<()> {
         let batches = std::mem::take(&mut self.buffer);
         self.buffered_rows = 0;
         if batches.is_empty() {
@@ -211,7 +224,7 @@ impl Writer {
                 (key, rows, open, shared)
             })
             .collect();
-        let written = in_parallel(work, |(key, rows, open, (batches, schema, unique_columns))| {
+        let written = in_parallel(work, move |(key, rows, open, (batches, schema, unique_columns))| {
             let mut file = match open {
                 Some(file) => file,
                 None => open_file(schema, rows.len(), &unique_columns)?,
@@ -224,14 +237,19 @@ impl Writer {
                 file.writer.write(&interleave_record_batch(&refs, &rows)?)?;
             }
             file.rows += rows.len();
-            Ok((key, file))
+            let is_full = file.writer.in_progress_size() + file.writer.bytes_written() > TARGET_FILE_BYTES;
+            Ok(match then == Then::Close || is_full {
+                true => Written::Closed(key, file.writer.into_inner()?, file.rows),
+                false => Written::Open(key, file),
+            })
         })
         .await?;
-        for (key, file) in written {
-            if file.writer.in_progress_size() + file.writer.bytes_written() > TARGET_FILE_BYTES {
-                self.finished.push((key, file.writer.into_inner()?, file.rows));
-            } else {
-                self.open.insert(key, file);
+        for part in written {
+            match part {
+                Written::Closed(key, bytes, rows) => self.finished.push((key, bytes, rows)),
+                Written::Open(key, file) => {
+                    self.open.insert(key, file);
+                }
             }
         }
         Ok(())

@@ -19,7 +19,7 @@ models as (
 ),
 
 calendar as (
-    select first_date + cast(unnest(range(0, last_date - first_date + 1)) as int) as date
+    select cast(unnest(generate_series(first_date, last_date, interval '1 day')) as date) as date
     from days
 )
 
