@@ -213,22 +213,28 @@ async fn commit(
     positions: BTreeMap<String, i64>,
     once: Option<(String, i64)>,
 ) -> Result<Outcome> {
+    let prepared = prepare(table, rows).await?;
+    table.commit(&Commit { change, positions, once, ..prepared }).await
+}
+
+/// Writes rows for an append that the caller commits, so that the files of several tables become durable together.
+///
+/// # Errors
+/// The store's.
+pub async fn prepare(table: &Table, rows: &RecordBatch) -> Result<Commit> {
     let schema = rows.schema();
     let mut writer = table.writer(Arc::clone(&schema), &[]);
     writer.write(rows).await?;
-    let adds = writer.close().await?;
-    table
-        .commit(&Commit {
-            change,
-            schema,
-            partition: Vec::new(),
-            adds,
-            positions,
-            once,
-            info: serde_json::Value::Null,
-            description: String::new(),
-        })
-        .await
+    Ok(Commit {
+        change: Change::Append,
+        schema,
+        partition: Vec::new(),
+        adds: writer.close().await?,
+        positions: BTreeMap::new(),
+        once: None,
+        info: serde_json::Value::Null,
+        description: String::new(),
+    })
 }
 
 /// A file of landing as the ledger knows it.

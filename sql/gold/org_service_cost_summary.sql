@@ -24,7 +24,7 @@ aged as (
 dated as (
     select
         org_id,
-        usage_date + age_days as summary_date,
+        cast(cast(usage_date as int) + age_days as date) as summary_date,
         service,
         total_cost_usd,
         age_days

@@ -12,7 +12,6 @@ use arrow::datatypes::{Decimal128Type, Int64Type};
 use serde::Serialize;
 
 use super::decide::Tally;
-use super::landing::Pending;
 use super::{Run, checks, decide};
 use crate::engine;
 use crate::error::{During, Result};
@@ -98,16 +97,19 @@ struct Sides {
 /// Per measure of a source: records first, then the money columns.
 type Measures = Vec<i128>;
 
-/// Computes the balance of what this run added and of the whole lake.
+/// Computes the balance of the whole lake, and of what was added since the last balance: by this run, and by runs before
+/// it that ended too early to say so.
 ///
 /// # Errors
 /// The stores'.
-pub async fn compute(run: &Run, pending: &Pending) -> Result<Vec<BalanceRow>> {
+pub async fn compute(run: &Run) -> Result<Vec<BalanceRow>> {
     run.progress.stage("balance");
     let before: BTreeMap<(String, String), BalanceRow> = stored(run)
         .await?
         .into_iter()
         .filter(|row| row.scope == "lake")
+        // what did not balance then is not this run's difference
+        .map(|row| BalanceRow { landed: row.landed - row.difference, difference: 0, ..row })
         .map(|row| ((row.source.clone(), row.measure.clone()), row))
         .collect();
     let landed = landed(run).await?;
@@ -131,15 +133,10 @@ pub async fn compute(run: &Run, pending: &Pending) -> Result<Vec<BalanceRow>> {
         let quarantined = measured(run, &TableName::new("quarantine", &source.name), source).await?;
         let duplicates = measures(&total.duplicates, &names);
         let superseded = measures(&total.superseded, &names);
-        let batches: Vec<i64> = pending.batches.keys().copied().collect();
         let mut all = vec![0; names.len()];
-        let mut added = vec![0; names.len()];
-        for (batch_id, file) in landed.iter().filter(|(_, file)| file.0 == source.name) {
-            for at in 0..names.len() {
-                all[at] += file.1[at];
-                if batches.contains(batch_id) {
-                    added[at] += file.1[at];
-                }
+        for (_, file) in landed.iter().filter(|(name, _)| *name == source.name) {
+            for (total, measure) in all.iter_mut().zip(file) {
+                *total += measure;
             }
         }
         for (at, name) in names.iter().enumerate() {
@@ -154,7 +151,7 @@ pub async fn compute(run: &Run, pending: &Pending) -> Result<Vec<BalanceRow>> {
             let old = before.get(&(source.name.clone(), name.clone()));
             let side = |of: fn(&BalanceRow) -> i128| of(&lake) - old.map_or(0, of);
             let change = Sides {
-                landed: added[at],
+                landed: side(|row| row.landed),
                 accepted: side(|row| row.accepted),
                 duplicates: side(|row| row.duplicates),
                 superseded: side(|row| row.superseded),
@@ -207,11 +204,10 @@ async fn measured(run: &Run, table: &TableName, source: &Source) -> Result<Measu
     Ok(found)
 }
 
-/// What the decoder counted: batch, source, measures.
-async fn landed(run: &Run) -> Result<Vec<(i64, (String, Measures))>> {
+/// What the decoder counted, file by file: source, measures.
+async fn landed(run: &Run) -> Result<Vec<(String, Measures)>> {
     let mut files = Vec::new();
     for batch in ledger::read(&run.ledger.landed).await? {
-        let ids = batch.column(0).as_primitive::<Int64Type>();
         let records = batch.column(4).as_primitive::<Int64Type>();
         for row in 0..batch.num_rows() {
             let name = batch.column(1).as_string_view().value(row).to_owned();
@@ -224,22 +220,22 @@ async fn landed(run: &Run) -> Result<Vec<(i64, (String, Measures))>> {
             let sums =
                 source.money().map(|column| money.get(column).and_then(|sum| sum.parse().ok()).unwrap_or(0));
             let measures = std::iter::once(records).chain(sums).collect();
-            files.push((ids.value(row), (name, measures)));
+            files.push((name, measures));
         }
     }
     Ok(files)
 }
 
-/// Appends the balance to `ledger.balances`.
+/// Rows of `ledger.balances`.
 ///
 /// # Errors
-/// The store's.
-pub async fn store(run: &mut Run, rows: &[BalanceRow]) -> Result<()> {
+/// Never in practice.
+pub fn rows(run_id: i64, rows: &[BalanceRow]) -> Result<RecordBatch> {
     let sums = |of: fn(&BalanceRow) -> i128| ledger::sums(rows.iter().map(of));
-    let batch = RecordBatch::try_new(
+    Ok(RecordBatch::try_new(
         ledger::balances_schema(),
         vec![
-            ledger::integers(rows.iter().map(|_| run.id)),
+            ledger::integers(rows.iter().map(|_| run_id)),
             ledger::texts(rows.iter().map(|row| &row.scope)),
             ledger::texts(rows.iter().map(|row| &row.source)),
             ledger::texts(rows.iter().map(|row| &row.measure)),
@@ -250,10 +246,7 @@ pub async fn store(run: &mut Run, rows: &[BalanceRow]) -> Result<()> {
             sums(|row| row.quarantined),
             sums(|row| row.difference),
         ],
-    )?;
-    ledger::append(&mut run.ledger.balances, &batch, None).await?;
-    run.num_commits += 1;
-    Ok(())
+    )?)
 }
 
 /// The balance of the last run that changed something.

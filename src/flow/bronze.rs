@@ -20,7 +20,7 @@ use super::{Run, quarantine};
 use crate::decode::{Decoded, Decoder, ErrorType};
 use crate::error::{During, Error, Result};
 use crate::lake::Root;
-use crate::lake::table::{Change, Commit, Outcome, Table};
+use crate::lake::table::{Change, Commit, Table};
 use crate::ledger::{self, FileRecord};
 use crate::project::manifest::Limits;
 use crate::project::source::Source;
@@ -57,23 +57,26 @@ enum Piece {
     File(FileReport),
 }
 
-/// What taking in one source's part of a batch has changed.
+/// One source's part of a batch, written but not yet committed.
 #[derive(Debug)]
 pub struct Ingested {
     pub bronze: Table,
+    pub bronze_commit: Commit,
     pub quarantine: Table,
+    /// `None` where nothing was refused.
+    pub quarantine_commit: Option<Commit>,
     pub reports: Vec<FileReport>,
-    pub num_commits: usize,
     pub cache: Option<Vec<RecordBatch>>,
 }
 
-/// Takes one source's part of a batch into bronze.
+/// Decodes one source's part of a batch and writes its files. The caller commits quarantine, then bronze, so that the
+/// files of all sources become durable together.
 ///
 /// # Errors
-/// The stores'; `Conflict` where another run took the batch in with other content.
+/// The stores'.
 pub async fn ingest(run: &Run, source: &Source, batch_id: i64, batch: &[FileRecord]) -> Result<Ingested> {
     let table = run.bronze_of(&source.name)?.clone();
-    let mut quarantine = run.quarantine_of(&source.name)?.clone();
+    let quarantine = run.quarantine_of(&source.name)?.clone();
     let watermark = match (source.watermark_delay, table.position(MAX_EVENT_TIME)) {
         (Some(delay), Some(newest)) => Some(newest - delay),
         _ => None,
@@ -140,37 +143,28 @@ pub async fn ingest(run: &Run, source: &Source, batch_id: i64, batch: &[FileReco
     reports.sort_by(|a, b| a.path.cmp(&b.path));
     refused.sort_by(|a, b| (&a.source_file, a.source_line).cmp(&(&b.source_file, b.source_line)));
     let adds = writer.close().await?;
-    let mut num_commits = 1;
-    if !refused.is_empty() {
-        quarantine::append(&mut quarantine, source, batch_id, &refused, run.started_at).await?;
-        num_commits += 1;
-    }
+    let quarantine_commit = match refused.is_empty() {
+        true => None,
+        false => Some(quarantine::prepare(&quarantine, source, batch_id, &refused, run.started_at).await?),
+    };
     let mut positions = BTreeMap::new();
     if source.watermark_delay.is_some()
         && let Some(newest) = max_event_time
     {
         positions.insert(MAX_EVENT_TIME.to_owned(), newest);
     }
-    let mut table = table;
-    let outcome = table
-        .commit(&Commit {
-            change: Change::Append,
-            schema: Arc::clone(&schema),
-            partition,
-            adds,
-            positions,
-            once: Some((POSITION.to_owned(), batch_id)),
-            info: json!({"batch": batch_id, "files": reports.iter().map(FileReport::to_json).collect::<Vec<_>>()}),
-            description: source.description.clone(),
-        })
-        .await?;
-    if outcome == Outcome::AlreadyThere {
-        return Err(Error::conflict(format!(
-            "another run took batch {batch_id} of `{}` in at the same time; run again",
-            source.name
-        )));
-    }
-    Ok(Ingested { bronze: table, quarantine, reports, num_commits, cache })
+    let files: Vec<serde_json::Value> = reports.iter().map(FileReport::to_json).collect();
+    let bronze_commit = Commit {
+        change: Change::Append,
+        schema,
+        partition,
+        adds,
+        positions,
+        once: Some((POSITION.to_owned(), batch_id)),
+        info: json!({"batch": batch_id, "files": files}),
+        description: source.description.clone(),
+    };
+    Ok(Ingested { bronze: table, bronze_commit, quarantine, quarantine_commit, reports, cache })
 }
 
 fn newest_event(source: &Source, rows: &RecordBatch) -> Option<i64> {

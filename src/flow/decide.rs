@@ -236,11 +236,7 @@ impl Records {
         if mode == Mode::Events {
             key_columns.push(Arc::clone(column(3)));
         }
-        let mut low = vec![0; num_rows];
-        let mut high = vec![0; num_rows];
-        create_hashes(&key_columns, &RandomState::with_seed(1), &mut low)?;
-        create_hashes(&key_columns, &RandomState::with_seed(2), &mut high)?;
-        self.keys.extend(low.iter().zip(&high).map(|(low, high)| u128::from(*low) | u128::from(*high) << 64));
+        self.keys.extend(hashes(&key_columns, num_rows)?);
         let files = column(0).as_string_view();
         let mut last: Option<(&str, u32)> = None;
         for row in 0..num_rows {
@@ -454,6 +450,23 @@ impl Records {
             })
             .collect()
     }
+}
+
+/// A 128-bit hash per row, of all columns together.
+///
+/// # Errors
+/// Where a column's type can't be hashed.
+pub fn hashes(columns: &[ArrayRef], num_rows: usize) -> Result<Vec<u128>> {
+    let mut hashed = columns.to_vec();
+    // a null is skipped when columns are combined, so which ones are null is hashed too
+    for column in columns.iter().filter(|column| column.null_count() > 0) {
+        hashed.push(Arc::new(arrow::compute::is_null(column)?));
+    }
+    let mut low = vec![0; num_rows];
+    let mut high = vec![0; num_rows];
+    create_hashes(&hashed, &RandomState::with_seed(1), &mut low)?;
+    create_hashes(&hashed, &RandomState::with_seed(2), &mut high)?;
+    Ok(low.iter().zip(&high).map(|(low, high)| u128::from(*low) | u128::from(*high) << 64).collect())
 }
 
 /// Rescued JSON in one form: the order of its members, white space and escapes are not content.

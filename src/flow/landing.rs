@@ -123,8 +123,11 @@ async fn changed_files(run: &Run, touched: &[&LandedFile]) -> Result<Vec<String>
     Ok(problems)
 }
 
-/// Path to hash of every file that was taken in.
-async fn landed_hashes(run: &Run) -> Result<HashMap<String, String>> {
+/// Path to hash (hexadecimal BLAKE3) of every file that was taken in.
+///
+/// # Errors
+/// The store's.
+pub async fn landed_hashes(run: &Run) -> Result<HashMap<String, String>> {
     let mut hashes = HashMap::new();
     for batch in ledger::read(&run.ledger.landed).await? {
         let (paths, found) = (batch.column(2).as_string_view(), batch.column(3).as_string_view());

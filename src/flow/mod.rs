@@ -28,7 +28,7 @@ use self::dirty::Work;
 use self::report::{Report, Step};
 use crate::engine;
 use crate::error::{Error, Result};
-use crate::lake::table::Table;
+use crate::lake::table::{Outcome, Table};
 use crate::lake::{Lake, Root};
 use crate::ledger::{self, Ledger};
 use crate::project::Project;
@@ -122,10 +122,19 @@ impl Run {
         table.ok_or_else(|| Error::bug(format!("the table `{name}` is not open")))
     }
 
+    /// The tables of the zones, without the ledger.
+    pub fn zone_tables(&self) -> impl Iterator<Item = &Table> {
+        self.bronze.values().chain(self.quarantine.values()).chain(self.models.values())
+    }
+
+    /// # Errors
+    /// As [`Run::table`].
     pub fn bronze_of(&self, source: &str) -> Result<&Table> {
         self.table(&TableName::new("bronze", source))
     }
 
+    /// # Errors
+    /// As [`Run::table`].
     pub fn quarantine_of(&self, source: &str) -> Result<&Table> {
         self.table(&TableName::new("quarantine", source))
     }
@@ -226,15 +235,17 @@ pub async fn advance(run: &mut Run) -> Result<Report> {
     bronze::report(run).await?;
     decide_changed(run).await?;
     report.steps.extend(compute_models(run).await?);
-    if run.num_commits > 0 {
+    if run.num_commits > 0 || !report::is_closed(run) {
         report.checks = checks::run(run).await?;
-        report.balance = balance::compute(run, &pending).await?;
-        balance::store(run, &report.balance).await?;
-        report.finish(run).await?;
+        report.balance = balance::compute(run).await?;
+        report.close(run).await?;
     } else {
         report.balance = balance::stored(run).await?;
     }
     run.lake.sync().await?;
+    if report.commits == 0 {
+        report.commits = run.num_commits;
+    }
     Ok(report)
 }
 
@@ -261,9 +272,28 @@ async fn ingest(
         done.push(ingested?);
     }
     drop(work);
+    // quarantine before bronze, also on the disk: bronze's entry says that the batch is done
+    run.lake.sync().await?;
+    let mut has_refused = false;
+    for (_, ingested) in &mut done {
+        if let Some(commit) = &ingested.quarantine_commit {
+            ingested.quarantine.commit(commit).await?;
+            run.num_commits += 1;
+            has_refused = true;
+        }
+    }
+    if has_refused {
+        run.lake.sync().await?;
+    }
     let mut steps = Vec::new();
-    for (source, ingested) in done {
-        run.num_commits += ingested.num_commits;
+    for (source, mut ingested) in done {
+        if ingested.bronze.commit(&ingested.bronze_commit).await? == Outcome::AlreadyThere {
+            return Err(Error::conflict(format!(
+                "another run took batch {batch_id} of `{}` in at the same time; run again",
+                source.name
+            )));
+        }
+        run.num_commits += 1;
         if let Some(batches) = ingested.cache {
             run.cache(&ingested.bronze, batches);
         }
@@ -281,6 +311,7 @@ async fn decide_changed(run: &mut Run) -> Result<()> {
     let mut positions = BTreeMap::new();
     let mut changed: BTreeMap<(String, Option<i32>), Counts> = BTreeMap::new();
     let mut replaced: BTreeMap<String, Option<BTreeSet<i32>>> = BTreeMap::new();
+    let mut refused_by_source: Vec<(Source, Option<BTreeSet<i32>>, Vec<quarantine::Refused>)> = Vec::new();
     for source in run.project.sources.clone() {
         let bronze = run.bronze_of(&source.name)?;
         let app_id = format!("bronze.{}", source.name);
@@ -308,8 +339,11 @@ async fn decide_changed(run: &mut Run) -> Result<()> {
                 changed.insert((source.name.clone(), *date), counts.clone());
             }
         }
+        replaced.insert(source.name.clone(), dates.clone());
+        refused_by_source.push((source, dates, refused));
+    }
+    for (source, dates, refused) in refused_by_source {
         quarantine::replace(run, &source, dates.as_ref(), refused).await?;
-        replaced.insert(source.name.clone(), dates);
     }
     if positions.is_empty() {
         return Ok(());
@@ -321,7 +355,7 @@ async fn decide_changed(run: &mut Run) -> Result<()> {
         (Some(_), _) => false,
     });
     all.extend(changed);
-    let rows = decision_rows(&run.project, &all)?;
+    let rows = decision_rows(&all)?;
     let mut kept = run.ledger.decisions.snapshot().map(|snapshot| snapshot.txns.clone()).unwrap_or_default();
     kept.extend(positions);
     ledger::replace(&mut run.ledger.decisions, &rows, kept).await?;
@@ -365,8 +399,7 @@ pub async fn decisions(run: &Run) -> Result<BTreeMap<(String, Option<i32>), Coun
     Ok(all)
 }
 
-fn decision_rows(project: &Project, all: &BTreeMap<(String, Option<i32>), Counts>) -> Result<RecordBatch> {
-    let _ = project;
+fn decision_rows(all: &BTreeMap<(String, Option<i32>), Counts>) -> Result<RecordBatch> {
     let texts =
         |tally: &decide::Tally| -> Vec<String> { tally.money.iter().map(ToString::to_string).collect() };
     let counts = |of: fn(&Counts) -> &decide::Tally| {
@@ -432,7 +465,10 @@ async fn compute_models(run: &mut Run) -> Result<Vec<Step>> {
             done.push(computed?);
         }
         drop(computing);
-        for (model, work, computed, elapsed) in done {
+        // one sync for the files of all, then one log entry each
+        run.lake.sync().await?;
+        for (model, work, mut computed, elapsed) in done {
+            computed.table.commit(&computed.commit).await?;
             run.num_commits += 1;
             if let Some(batches) = computed.cache {
                 run.cache(&computed.table, batches);

@@ -2,7 +2,7 @@
 //!
 //! Dates are computed in groups of bounded size, so memory does not grow with the lake; all groups are one commit.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -14,7 +14,7 @@ use futures::TryStreamExt;
 use serde_json::json;
 
 use super::Run;
-use super::decide::{partition_keys, places_table, quoted, versions_table};
+use super::decide::{hashes, partition_keys, places_table, quoted, versions_table};
 use super::dirty::{self, Work, dates_of, stored_table};
 use crate::engine;
 use crate::error::{During, Error, Result};
@@ -34,41 +34,38 @@ const WINDOW_ROWS: u64 = 6_000_000;
 /// Rows of a new table that may stay in memory for the models after it.
 const CACHED_ROWS: usize = 128 * 1024;
 
-/// What a model did.
+/// A model's new rows, written but not yet committed.
 #[derive(Debug)]
 pub struct Computed {
     pub table: Table,
+    pub commit: Commit,
     pub rows: u64,
-    pub dates: usize,
     pub cache: Option<Vec<RecordBatch>>,
 }
 
-/// Computes what is dirty and commits it.
+/// Computes what is dirty and writes its files. The caller commits, so that the files of several models become durable
+/// together.
 ///
 /// # Errors
-/// Those of the query and of the stores; `Conflict` where another run changed the same partitions.
+/// Those of the query and of the stores; `Data` where the model's key is not unique.
 pub async fn compute(run: &Run, model: &Model, work: &Work) -> Result<Computed> {
-    compute_and_commit(run, model, work)
+    compute_groups(run, model, work)
         .await
         .during(|| format!("computing `{}` ({})", model.table, model.file.display()))
 }
 
-async fn compute_and_commit(run: &Run, model: &Model, work: &Work) -> Result<Computed> {
-    let mut table = run.table(&model.table)?.clone();
+async fn compute_groups(run: &Run, model: &Model, work: &Work) -> Result<Computed> {
+    let table = run.table(&model.table)?.clone();
     let positions = dirty::positions(run, model)?;
     let tags = BTreeMap::from([("fingerprint".to_owned(), Some(model.fingerprint.clone()))]);
     let unique = if model.key.len() == 1 { model.key.clone() } else { Vec::new() };
     let mut adds = Vec::new();
     let mut rows = 0;
     let mut cache = is_whole(&table, work).then(Vec::new);
-    let mut num_dates = 0;
     let groups: Vec<Option<BTreeSet<i32>>> = match work {
         Work::Nothing => Vec::new(),
         Work::Whole => vec![None],
-        Work::Dates(dates) => {
-            num_dates = dates.len();
-            group_dates(run, model, dates)?.into_iter().map(Some).collect()
-        }
+        Work::Dates(dates) => group_dates(run, model, dates)?.into_iter().map(Some).collect(),
     };
     for dates in &groups {
         let context = context(run, model, dates.as_ref()).await?;
@@ -81,10 +78,12 @@ async fn compute_and_commit(run: &Run, model: &Model, work: &Work) -> Result<Com
             .writer(Arc::clone(&model.schema), &model.partition)
             .with_unique_columns(&unique)
             .with_tags(tags.clone());
+        let mut keys = UniqueKey::new(model);
         let mut stream = frame.execute_stream().await?;
         while let Some(batch) = stream.try_next().await? {
             rows += batch.num_rows() as u64;
             run.progress.inc(batch.num_rows() as u64);
+            keys.check(&batch)?;
             writer.write(&batch).await?;
             if let Some(batches) = &mut cache {
                 batches.push(conform(&batch, model)?);
@@ -100,19 +99,49 @@ async fn compute_and_commit(run: &Run, model: &Model, work: &Work) -> Result<Com
         Work::Dates(dates) if !is_whole(&table, work) => Change::Replace(partition_keys(dates)),
         _ => Change::ReplaceAll,
     };
-    table
-        .commit(&Commit {
-            change,
-            schema: Arc::clone(&model.schema),
-            partition: model.partition.clone(),
-            adds,
-            positions,
-            once: None,
-            info: json!({"run": run.id, "rows": rows}),
-            description: model.description.clone(),
-        })
-        .await?;
-    Ok(Computed { table, rows, dates: num_dates, cache })
+    let commit = Commit {
+        change,
+        schema: Arc::clone(&model.schema),
+        partition: model.partition.clone(),
+        adds,
+        positions,
+        once: None,
+        info: json!({"run": run.id, "rows": rows}),
+        description: model.description.clone(),
+    };
+    Ok(Computed { table, commit, rows, cache })
+}
+
+/// Finds a second row with the same key. Keys are kept as 128-bit hashes; a group of dates at a time, since the first
+/// partition column is part of every partitioned model's key or of its rows' identity.
+struct UniqueKey<'a> {
+    model: &'a Model,
+    seen: HashSet<u128, ahash::RandomState>,
+}
+
+impl<'a> UniqueKey<'a> {
+    fn new(model: &'a Model) -> Self {
+        Self { model, seen: HashSet::default() }
+    }
+
+    fn check(&mut self, batch: &RecordBatch) -> Result<()> {
+        let columns: Vec<_> =
+            self.model.key.iter().filter_map(|name| batch.column_by_name(name)).cloned().collect();
+        for (row, hash) in hashes(&columns, batch.num_rows())?.into_iter().enumerate() {
+            if !self.seen.insert(hash) {
+                let values = columns.iter().map(|column| {
+                    ScalarValue::try_from_array(column, row).map(|value| format!("`{value}`"))
+                });
+                let values = values.collect::<datafusion::error::Result<Vec<_>>>()?;
+                return Err(Error::data(format!(
+                    "the key `{}` is not unique: {} comes twice; nothing was committed, mend the query or its `key`",
+                    self.model.key.join(", "),
+                    values.join(", ")
+                )));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Whether the work leaves nothing of what the table held.
@@ -194,6 +223,7 @@ pub async fn register_named(run: &Run, context: &SessionContext, names: &BTreeSe
             Some(view) if view.is_view => stored.extend(view.inputs.keys()),
             _ if name.schema == "reference" => {}
             _ => {
+                refuse_unknown(run, name)?;
                 stored.insert(name);
             }
         }
@@ -202,6 +232,34 @@ pub async fn register_named(run: &Run, context: &SessionContext, names: &BTreeSe
         register_input(run, context, input, None).await?;
     }
     register_views(run, context, |input| stored.contains(input)).await
+}
+
+/// # Errors
+/// `Usage`, listing the zone's tables, where there is no table of that name.
+fn refuse_unknown(run: &Run, name: &TableName) -> Result<()> {
+    if run.declared(&stored_table(name)).is_ok() {
+        return Ok(());
+    }
+    let of_zone = |zone: &str| -> Vec<String> {
+        match zone {
+            "bronze" | "quarantine" | "accepted" | "versions" => {
+                run.project.sources.iter().map(|source| source.name.clone()).collect()
+            }
+            crate::ledger::ZONE => crate::ledger::schemas().map(|(table, _)| table.to_owned()).to_vec(),
+            _ => {
+                let models = run.project.models.iter().filter(|model| model.table.schema == zone);
+                models.map(|model| model.table.table.clone()).collect()
+            }
+        }
+    };
+    let known = of_zone(&name.schema);
+    Err(Error::usage(match known.is_empty() {
+        true => format!(
+            "there is no zone `{}`; known: bronze, accepted, versions, silver, gold, quarantine, reference, ledger",
+            name.schema
+        ),
+        false => format!("there is no table `{name}`; `{}` has: {}", name.schema, known.join(", ")),
+    }))
 }
 
 /// Registers the views whose inputs are all there; models come in reading order, so a view finds the views before it.

@@ -7,19 +7,22 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BinaryViewArray, Date32Array, Decimal128Array, Int64Array, RecordBatch, StringViewArray,
+    ArrayRef, AsArray, BinaryViewArray, Date32Array, Decimal128Array, Int64Array, RecordBatch, StringViewArray,
 };
+use arrow::datatypes::Int64Type;
 use serde_json::Value;
 use tokio::runtime::Handle;
 
 use super::Run;
 use super::landing::POSITION;
 use crate::decode::{RawReader, Type};
-use crate::error::{During, Result};
+use crate::engine;
+use crate::error::Result;
 use crate::lake::table::{Change, Commit, Table};
 use crate::lake::write::date_text;
 use crate::ledger;
 use crate::project::source::{DATE, Source};
+use crate::project::sql::TableName;
 use crate::source::files;
 
 /// Where on its way a record was refused.
@@ -61,20 +64,20 @@ fn partition() -> Vec<String> {
     vec![DATE.to_owned(), "error_type".to_owned()]
 }
 
-/// Appends what a batch's decoding refused.
+/// Writes what a batch's decoding refused, for the caller to commit.
 ///
 /// # Errors
 /// The store's.
-pub async fn append(
-    table: &mut Table,
+pub async fn prepare(
+    table: &Table,
     source: &Source,
     batch_id: i64,
     refused: &[Refused],
     ingest_ts: i64,
-) -> Result<()> {
+) -> Result<Commit> {
     let rows = rows(source, refused, ingest_ts)?;
     let once = Some((POSITION.to_owned(), batch_id));
-    commit(table, source, &rows, Change::Append, once).await
+    written(table, source, &rows, Change::Append, once).await
 }
 
 /// Replaces silver's part for the decided dates.
@@ -109,7 +112,8 @@ pub async fn replace(
         replaced.insert(vec![Some(date_text(record.date)), Some(record.error_type.clone())]);
     }
     let rows = rows(source, &refused, run.started_at)?;
-    commit(&mut table, source, &rows, Change::Replace(replaced), None).await?;
+    let commit = written(&table, source, &rows, Change::Replace(replaced), None).await?;
+    table.commit(&commit).await?;
     run.quarantine.insert(source.name.clone(), table);
     run.num_commits += 1;
     Ok(())
@@ -121,39 +125,46 @@ pub fn silver_error_types(source: &Source) -> BTreeSet<String> {
     rules.chain([super::decide::CONFLICT.to_owned()]).collect()
 }
 
-async fn commit(
-    table: &mut Table,
+async fn written(
+    table: &Table,
     source: &Source,
     rows: &RecordBatch,
     change: Change,
     once: Option<(String, i64)>,
-) -> Result<()> {
+) -> Result<Commit> {
     let schema = source.quarantine_schema();
     let mut writer = table.writer(Arc::clone(&schema), &partition());
     writer.write(rows).await?;
-    let adds = writer.close().await?;
-    table
-        .commit(&Commit {
-            change,
-            schema,
-            partition: partition(),
-            adds,
-            positions: BTreeMap::new(),
-            once,
-            info: Value::Null,
-            description: format!("Refused records of {}.", source.name),
-        })
-        .await?;
-    Ok(())
+    Ok(Commit {
+        change,
+        schema,
+        partition: partition(),
+        adds: writer.close().await?,
+        positions: BTreeMap::new(),
+        once,
+        info: Value::Null,
+        description: format!("Refused records of {}.", source.name),
+    })
 }
 
-/// Reads the raw bytes of records from their landing files; they were known only as typed rows.
+/// The raw bytes of records: those that quarantine has kept already, the others from their landing files. A landing
+/// file that is gone or has changed costs the raw bytes, never the record.
 async fn fetch_raw(run: &Run, source: &Source, refused: &mut [Refused]) -> Result<()> {
+    let kept = kept_raw(run, source).await?;
     let mut wanted: BTreeMap<String, BTreeSet<u64>> = BTreeMap::new();
-    for record in refused.iter() {
-        let lines = wanted.entry(record.source_file.clone()).or_default();
-        lines.insert(record.source_line.cast_unsigned());
+    for record in refused.iter_mut() {
+        let line = record.source_line.cast_unsigned();
+        match kept.get(&(record.source_file.clone(), line)) {
+            Some(raw) => record.keep(raw),
+            None => {
+                wanted.entry(record.source_file.clone()).or_default().insert(line);
+            }
+        }
     }
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    let hashes = super::landing::landed_hashes(run).await?;
     let (landing, limits) = (Arc::clone(&run.landing), run.project.limits.clone());
     let (layout, runtime) = (Arc::clone(&source.layout), Handle::current());
     let found = tokio::task::spawn_blocking(move || {
@@ -162,23 +173,59 @@ async fn fetch_raw(run: &Run, source: &Source, refused: &mut [Refused]) -> Resul
             let mut reader = RawReader::new(&layout, lines.into_iter().collect());
             let read = files::read(&landing, &path, &limits, &runtime, |bytes| {
                 reader.push(bytes);
-                Ok(!reader.is_done())
+                Ok(true)
             });
-            read.during(|| format!("fetching the raw bytes of refused records from `{path}`"))?;
             reader.finish();
-            found.extend(reader.take().into_iter().map(|(line, raw)| ((path.clone(), line), raw)));
+            match read {
+                Ok((_, hash)) if hashes.get(&path).is_none_or(|known| *known == hash.to_hex().as_str()) => {
+                    found.extend(reader.take().into_iter().map(|(line, raw)| ((path.clone(), line), raw)));
+                }
+                Ok(_) => tracing::warn!(%path, "landing file changed: raw bytes of refused records are not kept"),
+                Err(error) => tracing::warn!(%path, %error, "raw bytes of refused records are not kept"),
+            }
         }
-        Result::Ok(found)
+        found
     })
-    .await??;
+    .await?;
     for record in refused {
-        let place = (record.source_file.clone(), record.source_line.cast_unsigned());
-        if let Some(raw) = found.get(&place) {
-            record.raw.clone_from(raw);
-            record.raw_bytes = i64::try_from(raw.len()).unwrap_or(i64::MAX);
+        if let Some(raw) = found.get(&(record.source_file.clone(), record.source_line.cast_unsigned())) {
+            record.keep(raw);
         }
     }
     Ok(())
+}
+
+/// The raw bytes that silver's part of quarantine holds now, by file and line.
+async fn kept_raw(run: &Run, source: &Source) -> Result<BTreeMap<(String, u64), Vec<u8>>> {
+    let table = run.quarantine_of(&source.name)?;
+    let mut kept = BTreeMap::new();
+    if table.version() < 0 {
+        return Ok(kept);
+    }
+    let context = engine::context(&run.state);
+    let name = TableName::new("quarantine", &source.name);
+    super::model::register_input(run, &context, &name, None).await?;
+    let query = format!(
+        "select source_file, source_line, raw from quarantine.{} where stage = 'silver' and raw_bytes > 0",
+        super::decide::quoted(&source.name)
+    );
+    for batch in context.sql(&query).await?.collect().await? {
+        let files = batch.column(0).as_string_view();
+        let lines = batch.column(1).as_primitive::<Int64Type>();
+        let raw = batch.column(2).as_binary_view();
+        for row in 0..batch.num_rows() {
+            let place = (files.value(row).to_owned(), lines.value(row).cast_unsigned());
+            kept.insert(place, raw.value(row).to_vec());
+        }
+    }
+    Ok(kept)
+}
+
+impl Refused {
+    fn keep(&mut self, raw: &[u8]) {
+        self.raw = raw.to_vec();
+        self.raw_bytes = i64::try_from(raw.len()).unwrap_or(i64::MAX);
+    }
 }
 
 fn rows(source: &Source, refused: &[Refused], ingest_ts: i64) -> Result<RecordBatch> {

@@ -135,8 +135,8 @@ impl Report {
         found
     }
 
-    /// Completes the report and appends it to `ledger.runs`.
-    pub(super) async fn finish(&mut self, run: &mut Run) -> Result<()> {
+    /// Completes the report and appends it, with the balance, to the ledger.
+    pub(super) async fn close(&mut self, run: &mut Run) -> Result<()> {
         for step in &self.steps {
             for (name, count) in &step.warnings {
                 *self.warnings.entry(name.clone()).or_default() += count;
@@ -147,24 +147,50 @@ impl Report {
                 *self.warnings.entry(format!("{source}.{name}, in the whole lake")).or_default() += count;
             }
         }
-        self.commits = run.num_commits + 1;
+        self.commits = run.num_commits + 2;
         self.seconds = self.started.elapsed().as_secs_f64();
-        let status = if self.verdict().is_empty() { "done" } else { "failed" };
+        let has_failed = !self.verdict().is_empty();
         let report = serde_json::to_string(self)?;
-        let rows = RecordBatch::try_new(
+        let runs = RecordBatch::try_new(
             ledger::runs_schema(),
             vec![
                 ledger::integers([run.id]),
                 ledger::texts(["run"]),
                 ledger::timestamps([run.started_at]),
                 ledger::timestamps([chrono::Utc::now().timestamp_micros()]),
-                ledger::texts([status]),
+                ledger::texts([if has_failed { "failed" } else { "done" }]),
                 ledger::integers([i64::try_from(self.commits).unwrap_or(i64::MAX)]),
                 ledger::texts([report]),
             ],
         )?;
-        ledger::append(&mut run.ledger.runs, &rows, None).await?;
-        run.num_commits += 1;
+        let balances = super::balance::rows(run.id, &self.balance)?;
+        let balances = ledger::prepare(&run.ledger.balances, &balances).await?;
+        let mut runs = ledger::prepare(&run.ledger.runs, &runs).await?;
+        runs.positions = positions(run);
+        // a failed check or balance is looked at again by the next run, whatever is new
+        let must_return = self.failed_checks().next().is_some() || self.balance.iter().any(|row| row.difference != 0);
+        runs.positions.insert(UNSETTLED.to_owned(), i64::from(must_return));
+        run.ledger.balances.commit(&balances).await?;
+        run.ledger.runs.commit(&runs).await?;
+        run.num_commits += 2;
         Ok(())
     }
+}
+
+/// Whether the last run left something to look at again.
+const UNSETTLED: &str = "unsettled";
+
+/// The versions that a run has closed with.
+fn positions(run: &Run) -> BTreeMap<String, i64> {
+    run.zone_tables().map(|table| (table.name().to_owned(), table.version())).collect()
+}
+
+/// Whether the last run has closed with the tables as they are: balance and checks speak of them and found nothing.
+pub(super) fn is_closed(run: &Run) -> bool {
+    let runs = &run.ledger.runs;
+    let is_empty = run.zone_tables().all(|table| table.version() < 0);
+    let is_known = run.zone_tables().all(|table| {
+        table.version() < 0 || runs.position(table.name()) == Some(table.version())
+    });
+    is_empty || (is_known && runs.position(UNSETTLED) == Some(0))
 }

@@ -200,7 +200,11 @@ impl Table {
     }
 
     async fn try_commit(&mut self, commit: &Commit) -> Result<Outcome> {
-        self.lake.sync_data().await?;
+        // a commit without files still stands on the log entries of its inputs
+        match commit.adds.is_empty() {
+            true => self.lake.sync().await?,
+            false => self.lake.sync_data().await?,
+        }
         for _ in 0..MAX_REBASES {
             if let Some((app_id, position)) = &commit.once
                 && self.position(app_id).is_some_and(|there| there >= *position)
@@ -257,8 +261,12 @@ impl Table {
                     || snapshot.metadata.partition_columns != commit.partition =>
             {
                 if commit.change != Change::ReplaceAll && !self.is_widening(commit)? {
+                    let remedy = match self.root.as_ref().starts_with("bronze") {
+                        true => "bronze is never rewritten: give the column a new name or begin a new lake",
+                        false => "run with `--full-refresh`",
+                    };
                     return Err(Error::project(format!(
-                        "the columns of `{}` have changed; run with `--full-refresh`",
+                        "the type or partition of a column of `{}` has changed; {remedy}",
                         self.name
                     )));
                 }

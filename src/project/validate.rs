@@ -740,7 +740,7 @@ fn fits(data_type: &DataType, kind: &str) -> bool {
         DataType::Utf8View => matches!(kind, "text" | "varchar" | "ascii"),
         DataType::Boolean => kind == "boolean",
         DataType::Int32 => matches!(kind, "int" | "bigint" | "varint"),
-        DataType::Int64 => matches!(kind, "int" | "bigint" | "varint" | "counter"),
+        DataType::Int64 => matches!(kind, "bigint" | "varint" | "counter"),
         DataType::Float64 => kind == "double",
         DataType::Decimal128(_, _) => kind == "decimal",
         DataType::Date32 => kind == "date",

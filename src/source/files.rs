@@ -179,7 +179,7 @@ pub fn read(
     let mut end = End::Complete;
     {
         let mut unpacked = Unpacked::new(path, &mut raw)?;
-        let mut buffer = vec![0; 1024 * 1024];
+        let mut buffer = vec![0; unpacked.buffer_bytes()];
         let mut total: u64 = 0;
         loop {
             let size = match unpacked.read(&mut buffer) {
@@ -215,6 +215,8 @@ struct Raw {
     inner: Box<dyn Read>,
     hasher: blake3::Hasher,
     num_read: u64,
+    /// As the store tells it.
+    size: u64,
 }
 
 impl Read for Raw {
@@ -228,6 +230,7 @@ impl Read for Raw {
 
 fn open(landing: &Root, path: &str, runtime: &Handle) -> Result<Raw> {
     let failed = |error: io::Error| Error::unavailable(format!("can't read `{path}`")).because(error);
+    let size;
     let inner: Box<dyn Read> = match &landing.folder {
         Some(folder) => {
             // a link that replaced the file after listing is refused here
@@ -237,12 +240,15 @@ fn open(landing: &Root, path: &str, runtime: &Handle) -> Result<Raw> {
                 | rustix::fs::OFlags::CLOEXEC;
             let file = rustix::fs::open(folder.join(path), flags, rustix::fs::Mode::empty())
                 .map_err(|error| failed(error.into()))?;
-            Box::new(std::fs::File::from(file))
+            let file = std::fs::File::from(file);
+            size = file.metadata().map_err(failed)?.len();
+            Box::new(file)
         }
         None => {
             let location = Path::parse(path)
                 .map_err(|error| Error::data(format!("`{path}` is no object path")).because(error))?;
             let found = runtime.block_on(landing.store.get(&location))?;
+            size = found.meta.size;
             match found.payload {
                 GetResultPayload::File(file, _) => Box::new(file),
                 GetResultPayload::Stream(stream) => {
@@ -251,7 +257,7 @@ fn open(landing: &Root, path: &str, runtime: &Handle) -> Result<Raw> {
             }
         }
     };
-    Ok(Raw { inner, hasher: blake3::Hasher::new(), num_read: 0 })
+    Ok(Raw { inner, hasher: blake3::Hasher::new(), num_read: 0, size })
 }
 
 /// A stream of chunks as a blocking reader.
@@ -291,6 +297,15 @@ impl<'a> Unpacked<'a> {
             return Ok(Unpacked::Zstd(zstd::stream::read::Decoder::new(raw)?));
         }
         Ok(Unpacked::Plain(raw))
+    }
+
+    /// A plain file is read in one go where it is small.
+    fn buffer_bytes(&self) -> usize {
+        const LARGEST: usize = 1024 * 1024;
+        match self {
+            Unpacked::Plain(raw) => usize::try_from(raw.size).unwrap_or(LARGEST).clamp(4096, LARGEST - 1) + 1,
+            _ => LARGEST / 4,
+        }
     }
 
     fn is_plain(&self) -> bool {
