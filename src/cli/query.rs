@@ -88,18 +88,18 @@ async fn answer(
     let mut values: HashMap<String, ScalarValue> = HashMap::new();
     for (name, parameter) in &question.parameters {
         let ty = Type::from_str(&parameter.type_name).map_err(Error::project)?;
-        let text = match (given.get(name), &parameter.default) {
-            (Some(text), _) => text.clone(),
+        let value = match (given.get(name), &parameter.default) {
+            (Some(text), _) => ScalarValue::try_from_string(text.clone(), &ty.arrow()).map_err(|error| {
+                Error::usage(format!("the parameter `{name}` is not a {ty}: `{text}`")).because(error)
+            })?,
             (None, Some(default)) => {
-                default_value(run, default).await.during(|| format!("finding the default of `{name}`"))?
+                default_value(run, default, ty).await.during(|| format!("finding the default of `{name}`"))?
             }
             (None, None) => {
                 return Err(Error::usage(format!("give the parameter `{name}`: `--param {name}=VALUE`")));
             }
         };
-        let value = ScalarValue::try_from_string(text.clone(), &ty.arrow()).map_err(|error| {
-            Error::usage(format!("the parameter `{name}` is not a {ty}: `{text}`")).because(error)
-        })?;
+        let text = arrow::util::display::array_value_to_string(&value.to_array()?, 0)?;
         shown.insert(name.clone(), text);
         values.insert(name.clone(), value);
     }
@@ -114,13 +114,14 @@ async fn answer(
     Ok((batches, shown))
 }
 
-async fn default_value(run: &Run, query: &str) -> Result<String> {
+async fn default_value(run: &Run, query: &str, ty: Type) -> Result<ScalarValue> {
     let context = engine::context(&run.state);
     checks::register_inputs(run, &context, query).await?;
     let batches = context.sql(query).await?.collect().await?;
     match batches.iter().find(|batch| batch.num_rows() > 0) {
         Some(batch) if !batch.column(0).is_null(0) => {
-            Ok(ScalarValue::try_from_array(batch.column(0), 0)?.to_string())
+            let value = arrow::compute::cast(batch.column(0), &ty.arrow())?;
+            Ok(ScalarValue::try_from_array(&value, 0)?)
         }
         _ => Err(Error::usage("gold is empty; run `medallion run` first or give the parameter")),
     }

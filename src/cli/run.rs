@@ -50,9 +50,16 @@ pub async fn run(places: &Places, args: &RunArgs) -> Result<u8> {
 
 fn render(report: &Report) -> String {
     if report.is_idle() {
-        return "nothing new in landing, nothing to recompute: no table was changed\n".to_owned();
+        let mut text = "nothing new in landing, nothing to recompute: no table was changed\n".to_owned();
+        for (name, count) in &report.warnings {
+            text.push_str(&format!("  {count:>8}  {name}\n"));
+        }
+        return text;
     }
     let mut text = format!("run {}: {} new files\n\n", report.run_id, report.new_files);
+    if report.unclaimed_files > 0 {
+        text.push_str(&format!("{} files in landing belong to no source\n\n", report.unclaimed_files));
+    }
     let names = ["table", "rows written", "what"].map(str::to_owned);
     let rows: Vec<Vec<String>> = report
         .steps

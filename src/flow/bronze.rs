@@ -95,18 +95,26 @@ pub async fn ingest(run: &Run, source: &Source, batch_id: i64, batch: &[FileReco
             batch_id,
             watermark,
         };
-        let (files, sender) = (Arc::clone(&files), sender.clone());
-        tokio::task::spawn_blocking(move || {
-            loop {
-                let next = files.lock().unwrap_or_else(std::sync::PoisonError::into_inner).next();
-                let Some(file) = next else {
-                    break;
-                };
-                if let Err(error) = worker.decode(&file, &sender) {
-                    // the receiver is gone when another file has failed already
-                    let _ = sender.blocking_send(Err(error.during(format!("reading `{}`", file.path))));
-                    break;
+        let (files, sender, decoders) = (Arc::clone(&files), sender.clone(), Arc::clone(&run.decoders));
+        tokio::spawn(async move {
+            // writers need blocking threads too: decoders that wait for them must not hold them all
+            let Ok(permit) = decoders.acquire_owned().await else {
+                return;
+            };
+            let decoding = tokio::task::spawn_blocking(move || {
+                let _permit = permit;
+                while let Some(file) =
+                    { files.lock().unwrap_or_else(std::sync::PoisonError::into_inner).next() }
+                {
+                    if let Err(error) = worker.decode(&file, &sender) {
+                        // the receiver is gone when another file has failed already
+                        let _ = sender.blocking_send(Err(error.during(format!("reading `{}`", file.path))));
+                        break;
+                    }
                 }
+            });
+            if let Err(error) = decoding.await {
+                tracing::error!(%error, "a decoder ended early");
             }
         });
     }

@@ -60,6 +60,8 @@ pub struct Run {
     models: HashMap<TableName, Table>,
     caches: RwLock<HashMap<String, (i64, Arc<Vec<RecordBatch>>)>>,
     decided: tokio::sync::Mutex<HashMap<String, (BTreeSet<i32>, Arc<Decided>)>>,
+    /// One per core: files are decoded by as many threads, of all sources together.
+    decoders: Arc<tokio::sync::Semaphore>,
 }
 
 impl Run {
@@ -94,6 +96,9 @@ impl Run {
             models: HashMap::new(),
             caches: RwLock::new(HashMap::new()),
             decided: tokio::sync::Mutex::new(HashMap::new()),
+            decoders: Arc::new(tokio::sync::Semaphore::new(
+                std::thread::available_parallelism().map_or(1, usize::from),
+            )),
         };
         while let Some(opened) = opening.next().await {
             let (name, table) = opened?;
@@ -180,7 +185,7 @@ impl Run {
         let bronze = self.bronze_of(&source.name)?;
         let Some(dates) = dates else {
             if known.is_empty() {
-                let context = engine::context(&self.state);
+                let context = self.rule_context()?;
                 *decided =
                     Arc::new(decide::decide(&context, source, self.bronze_in_memory(bronze), None).await?);
                 known.insert(0);
@@ -198,7 +203,7 @@ impl Run {
                 num_rows += rows.get(&date).copied().unwrap_or(0);
                 group.insert(date);
             }
-            let context = engine::context(&self.state);
+            let context = self.rule_context()?;
             let found = decide::decide(&context, source, self.bronze_in_memory(bronze), Some(&group)).await?;
             let merged = Arc::make_mut(decided);
             merged.counts.extend(found.counts);
@@ -207,6 +212,13 @@ impl Run {
             known.append(&mut group);
         }
         Ok(Arc::clone(decided))
+    }
+
+    /// Rules may look things up in the project's reference tables.
+    fn rule_context(&self) -> Result<datafusion::prelude::SessionContext> {
+        let context = engine::context(&self.state);
+        model::register_references(self, &context)?;
+        Ok(context)
     }
 
     fn bronze_in_memory<'a>(&self, bronze: &'a Table) -> decide::Bronze<'a> {
@@ -235,6 +247,7 @@ pub async fn advance(run: &mut Run) -> Result<Report> {
     bronze::report(run).await?;
     decide_changed(run).await?;
     report.steps.extend(compute_models(run).await?);
+    report.warn_of_stale(run);
     if run.num_commits > 0 || !report::is_closed(run) {
         report.checks = checks::run(run).await?;
         report.balance = balance::compute(run).await?;

@@ -5,10 +5,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{AsArray, BooleanArray, RecordBatch};
+use arrow::datatypes::Date32Type;
 use datafusion::common::ScalarValue;
 use datafusion::datasource::MemTable;
-use datafusion::logical_expr::{col, lit};
 use datafusion::prelude::SessionContext;
 use futures::TryStreamExt;
 use serde_json::json;
@@ -69,11 +69,7 @@ async fn compute_groups(run: &Run, model: &Model, work: &Work) -> Result<Compute
     };
     for dates in &groups {
         let context = context(run, model, dates.as_ref()).await?;
-        let mut frame = context.sql(&model.sql).await?;
-        if let (Some(dates), Some(column)) = (dates, model.partition.first()) {
-            let wanted = dates.iter().map(|date| lit(ScalarValue::Date32(Some(*date)))).collect();
-            frame = frame.filter(col(quoted(column)).in_list(wanted, false))?;
-        }
+        let frame = context.sql(&model.sql).await?;
         let mut writer = table
             .writer(Arc::clone(&model.schema), &model.partition)
             .with_unique_columns(&unique)
@@ -81,6 +77,7 @@ async fn compute_groups(run: &Run, model: &Model, work: &Work) -> Result<Compute
         let mut keys = UniqueKey::new(model);
         let mut stream = frame.execute_stream().await?;
         while let Some(batch) = stream.try_next().await? {
+            let batch = only_dates(&batch, model, dates.as_ref())?;
             rows += batch.num_rows() as u64;
             run.progress.inc(batch.num_rows() as u64);
             keys.check(&batch)?;
@@ -112,6 +109,21 @@ async fn compute_groups(run: &Run, model: &Model, work: &Work) -> Result<Compute
     Ok(Computed { table, commit, rows, cache })
 }
 
+/// The rows of the wanted dates. A query that looks back gives more than those, computed from too little.
+fn only_dates(batch: &RecordBatch, model: &Model, dates: Option<&BTreeSet<i32>>) -> Result<RecordBatch> {
+    let column = model.partition.first().and_then(|name| batch.column_by_name(name));
+    let (Some(dates), Some(column)) = (dates, column) else {
+        return Ok(batch.clone());
+    };
+    let column = column.as_primitive::<Date32Type>();
+    let is_wanted: BooleanArray =
+        column.iter().map(|date| Some(date.is_some_and(|date| dates.contains(&date)))).collect();
+    if is_wanted.true_count() == batch.num_rows() {
+        return Ok(batch.clone());
+    }
+    Ok(arrow::compute::filter_record_batch(batch, &is_wanted)?)
+}
+
 /// Finds a second row with the same key. Keys are kept as 128-bit hashes; a group of dates at a time, since the first
 /// partition column is part of every partitioned model's key or of its rows' identity.
 struct UniqueKey<'a> {
@@ -129,9 +141,9 @@ impl<'a> UniqueKey<'a> {
             self.model.key.iter().filter_map(|name| batch.column_by_name(name)).cloned().collect();
         for (row, hash) in hashes(&columns, batch.num_rows())?.into_iter().enumerate() {
             if !self.seen.insert(hash) {
-                let values = columns.iter().map(|column| {
-                    ScalarValue::try_from_array(column, row).map(|value| format!("`{value}`"))
-                });
+                let values = columns
+                    .iter()
+                    .map(|column| ScalarValue::try_from_array(column, row).map(|value| format!("`{value}`")));
                 let values = values.collect::<datafusion::error::Result<Vec<_>>>()?;
                 return Err(Error::data(format!(
                     "the key `{}` is not unique: {} comes twice; nothing was committed, mend the query or its `key`",
@@ -277,7 +289,11 @@ async fn register_views(
     Ok(())
 }
 
-fn register_references(run: &Run, context: &SessionContext) -> Result<()> {
+/// Registers the project's reference tables.
+///
+/// # Errors
+/// Never in practice.
+pub fn register_references(run: &Run, context: &SessionContext) -> Result<()> {
     for reference in &run.project.references {
         let rows = reference.rows.clone();
         let table = MemTable::try_new(rows.schema(), vec![vec![rows]])?;

@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, AsArray, BinaryViewArray, Date32Array, Decimal128Array, Int64Array, RecordBatch, StringViewArray,
+    ArrayRef, AsArray, BinaryViewArray, Date32Array, Decimal128Array, Int64Array, RecordBatch,
+    StringViewArray,
 };
 use arrow::datatypes::Int64Type;
 use serde_json::Value;
@@ -180,7 +181,9 @@ async fn fetch_raw(run: &Run, source: &Source, refused: &mut [Refused]) -> Resul
                 Ok((_, hash)) if hashes.get(&path).is_none_or(|known| *known == hash.to_hex().as_str()) => {
                     found.extend(reader.take().into_iter().map(|(line, raw)| ((path.clone(), line), raw)));
                 }
-                Ok(_) => tracing::warn!(%path, "landing file changed: raw bytes of refused records are not kept"),
+                Ok(_) => {
+                    tracing::warn!(%path, "landing file changed: raw bytes of refused records are not kept")
+                }
                 Err(error) => tracing::warn!(%path, %error, "raw bytes of refused records are not kept"),
             }
         }

@@ -135,6 +135,21 @@ impl Report {
         found
     }
 
+    /// Models that have changed since their partitions were computed.
+    pub(super) fn warn_of_stale(&mut self, run: &Run) {
+        for model in run.project.stored_models() {
+            let table = run.table(&model.table).ok().and_then(|table| table.snapshot());
+            let files = table.into_iter().flat_map(|snapshot| snapshot.files.values());
+            let stale =
+                files.filter(|file| file.tag("fingerprint") != Some(model.fingerprint.as_str())).count();
+            if stale > 0 {
+                let name =
+                    format!("files of {} are older than its query; run with `--full-refresh`", model.table);
+                self.warnings.insert(name, stale as u64);
+            }
+        }
+    }
+
     /// Completes the report and appends it, with the balance, to the ledger.
     pub(super) async fn close(&mut self, run: &mut Run) -> Result<()> {
         for step in &self.steps {
@@ -145,6 +160,15 @@ impl Report {
         for ((source, _), counts) in super::decisions(run).await? {
             for (name, count) in counts.warnings {
                 *self.warnings.entry(format!("{source}.{name}, in the whole lake")).or_default() += count;
+            }
+        }
+        for row in
+            self.balance.iter().filter(|row| row.scope == "run" && row.measure == super::balance::RECORDS)
+        {
+            if row.quarantined * 2 > row.landed && row.landed > 0 {
+                let name = format!("records of {} were refused, most of what landed", row.source);
+                let records = u64::try_from(row.quarantined / 1_000_000).unwrap_or(0);
+                self.warnings.insert(name, records);
             }
         }
         self.commits = run.num_commits + 2;
@@ -168,7 +192,8 @@ impl Report {
         let mut runs = ledger::prepare(&run.ledger.runs, &runs).await?;
         runs.positions = positions(run);
         // a failed check or balance is looked at again by the next run, whatever is new
-        let must_return = self.failed_checks().next().is_some() || self.balance.iter().any(|row| row.difference != 0);
+        let must_return =
+            self.failed_checks().next().is_some() || self.balance.iter().any(|row| row.difference != 0);
         runs.positions.insert(UNSETTLED.to_owned(), i64::from(must_return));
         run.ledger.balances.commit(&balances).await?;
         run.ledger.runs.commit(&runs).await?;
@@ -189,8 +214,8 @@ fn positions(run: &Run) -> BTreeMap<String, i64> {
 pub(super) fn is_closed(run: &Run) -> bool {
     let runs = &run.ledger.runs;
     let is_empty = run.zone_tables().all(|table| table.version() < 0);
-    let is_known = run.zone_tables().all(|table| {
-        table.version() < 0 || runs.position(table.name()) == Some(table.version())
-    });
+    let is_known = run
+        .zone_tables()
+        .all(|table| table.version() < 0 || runs.position(table.name()) == Some(table.version()));
     is_empty || (is_known && runs.position(UNSETTLED) == Some(0))
 }

@@ -33,6 +33,17 @@ const BRONZE_COLUMNS: [&str; 8] = [
     "date",
 ];
 
+/// Error types that decoding and deciding give.
+const ENGINE_ERROR_TYPES: [&str; 7] = [
+    "malformed",
+    "missing_key",
+    "missing_required",
+    "bad_type",
+    "out_of_range",
+    "future_timestamp",
+    "duplicate_conflict",
+];
+
 /// Version of what the engine computes for a model; raising it makes every partition stale.
 const ENGINE_VERSION: &str = "1";
 
@@ -313,7 +324,19 @@ fn duration(written: &str, text: &Text, found: &mut Diagnostics) -> Option<i64> 
 async fn check_rules(source: &Source, text: &Text, planner: &Planner, found: &mut Diagnostics) {
     let rules = source.rules.iter().map(|rule| (&rule.error_type, &rule.when));
     let warnings = source.warnings.iter().map(|warning| (&warning.name, &warning.when));
+    let mut names = HashSet::new();
     for (name, when) in rules.chain(warnings) {
+        if !names.insert(name) {
+            found.add_at(&text.file, &text.text, name, format!("`{name}` is declared twice"));
+        }
+        if ENGINE_ERROR_TYPES.contains(&name.as_str()) {
+            found.add_at(
+                &text.file,
+                &text.text,
+                name,
+                format!("`{name}` is an error type of the engine; choose another name"),
+            );
+        }
         if !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') || name.is_empty() {
             found.add_at(
                 &text.file,
