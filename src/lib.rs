@@ -35,6 +35,8 @@ pub mod flow;
 pub mod engine;
 pub mod lake;
 pub mod ledger;
+// landing data out of nothing
+pub mod generate;
 // when
 pub mod trigger;
 // shared

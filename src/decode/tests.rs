@@ -180,7 +180,7 @@ fn the_first_error_that_applies_is_named() {
             "key column `id` is null, absent or empty",
         ),
         (
-            r#"{"id":null,"at":"2025-08-17","org":"o","cost":1}"#,
+            r#"{"id":null,"at":"2025-08-17T00:00:00Z","org":"o","cost":1}"#,
             MissingKey,
             "id",
             "key column `id` is null, absent or empty",
@@ -203,33 +203,38 @@ fn the_first_error_that_applies_is_named() {
             "at",
             "`at` is not a timestamp: `x\\u{1b}`",
         ),
-        (r#"{"cost":"12,5","id":7,"at":"2025-08-17","org":"o"}"#, BadType, "id", "`id` is not a text: `7`"),
         (
-            r#"{"id":"e","at":"2025-08-17","org":["o"],"cost":1}"#,
+            r#"{"cost":"12,5","id":7,"at":"2025-08-17T00:00:00Z","org":"o"}"#,
+            BadType,
+            "id",
+            "`id` is not a text: `7`",
+        ),
+        (
+            r#"{"id":"e","at":"2025-08-17T00:00:00Z","org":["o"],"cost":1}"#,
             BadType,
             "org",
             "`org` is not a text: `[\"o\"]`",
         ),
         (
-            r#"{"id":"e","at":"2025-08-17","org":"o","cost":true}"#,
+            r#"{"id":"e","at":"2025-08-17T00:00:00Z","org":"o","cost":true}"#,
             BadType,
             "cost",
             "`cost` is not a decimal(18,6): `true`",
         ),
         (
-            r#"{"id":"e","at":"2099-01-01","org":"o","cost":1e400}"#,
+            r#"{"id":"e","at":"2099-01-01T00:00:00Z","org":"o","cost":1e400}"#,
             OutOfRange,
             "cost",
             "`cost` does not fit exactly into decimal(18,6): `1e400`",
         ),
         (
-            r#"{"id":"e","at":"2025-08-17","org":"o","cost":1,"count":12.5}"#,
+            r#"{"id":"e","at":"2025-08-17T00:00:00Z","org":"o","cost":1,"count":12.5}"#,
             OutOfRange,
             "count",
             "`count` does not fit exactly into int: `12.5`",
         ),
         (
-            r#"{"id":"e","at":"2025-08-17","org":"o","cost":1,"ratio":"NaN"}"#,
+            r#"{"id":"e","at":"2025-08-17T00:00:00Z","org":"o","cost":1,"ratio":"NaN"}"#,
             OutOfRange,
             "ratio",
             "`ratio` does not fit exactly into double: `NaN`",
@@ -265,8 +270,8 @@ fn a_reject_keeps_the_date_and_the_amount_that_could_be_read() {
     let lines = [
         r#"{"at":"2025-08-17T23:00:00-02:00","org":"o","cost":"2.5"}"#,
         r#"{"id":"e","at":"?","org":"o","cost":-1}"#,
-        r#"{"id":"e","at":"2025-08-17","org":"o","cost":"?"}"#,
-        r#"{"id":"e","at":"2025-08-17","org":"o","cost":1"#,
+        r#"{"id":"e","at":"2025-08-17T00:00:00Z","org":"o","cost":"?"}"#,
+        r#"{"id":"e","at":"2025-08-17T00:00:00Z","org":"o","cost":1"#,
     ];
     let decoded = jsonl(&format!("{}\n{}", lines.join("\r\n"), event("")));
     let kept: Vec<_> =
@@ -341,8 +346,8 @@ const HEADER: &str = "id,at,org,cost,note,count,ratio,ok,day,big";
 #[test]
 fn a_csv_record_becomes_a_typed_row() {
     let decoded = csv(&format!(
-        "\u{feff}\r\n{HEADER}\r\n\"e\"\"1\",2025-08-17,o1, 1.50 ,\"a,\nb\",1e1,.5,False,2025-08-17,\r\n\r\n\
-         e2,2025-08-18,o,2,,,,,,\"\"\r\n"
+        "\u{feff}\r\n{HEADER}\r\n\"e\"\"1\",2025-08-17T00:00:00Z,o1, 1.50 ,\"a,\nb\",1e1,.5,False,2025-08-17T00:00:00Z,\r\n\r\n\
+         e2,2025-08-18T00:00:00Z,o,2,,,,,,\"\"\r\n"
     ));
     assert_eq!(
         row(&decoded, 0),
@@ -371,8 +376,9 @@ fn a_csv_record_becomes_a_typed_row() {
 
 #[test]
 fn csv_columns_are_found_by_name_and_further_ones_rescued() {
-    let decoded =
-        csv("cost,\"ex\"\"tra\",big,day,ok,ratio,count,note,org,at,id\n1,\"a\tb\",?,,,,,,o1,2025-08-17,e1");
+    let decoded = csv(
+        "cost,\"ex\"\"tra\",big,day,ok,ratio,count,note,org,at,id\n1,\"a\tb\",?,,,,,,o1,2025-08-17T00:00:00Z,e1",
+    );
     assert_eq!(row(&decoded, 0)[..4], ["e1", "2025-08-17T00:00:00Z", "o1", "1.000000"]);
     assert_eq!(rescued(&decoded), Some(r#"{"ex\"tra":"a\tb","big":"?"}"#));
     assert_eq!(decoded.warnings, BTreeMap::from([("big".to_owned(), 1)]));
@@ -380,13 +386,16 @@ fn csv_columns_are_found_by_name_and_further_ones_rescued() {
 
 #[test]
 fn bad_csv_records_cost_only_themselves() {
-    let good = "e,2025-08-17,o,1,,,,,,";
+    let good = "e,2025-08-17T00:00:00Z,o,1,,,,,,";
     let cases: [(&[u8], &str); 5] = [
-        (b"e,2025-08-17,o,1", "4 columns, but the header has 10"),
-        (b"e,2025-08-17,o,1,,,,,,,", "11 columns, but the header has 10"),
-        (b"e,2025-08-17,o,1,\"x\"y,,,,,", "text follows a closing quote: double the quotes inside a field"),
-        (b"e,2025-08-17,o,1,\"x,,,,,", "a quote that opens here is never closed"),
-        (b"e,2025-08-17,o,1,\xc3\x28,,,,,", "not valid UTF-8 at byte 17"),
+        (b"e,2025-08-17T00:00:00Z,o,1", "4 columns, but the header has 10"),
+        (b"e,2025-08-17T00:00:00Z,o,1,,,,,,,", "11 columns, but the header has 10"),
+        (
+            b"e,2025-08-17T00:00:00Z,o,1,\"x\"y,,,,,",
+            "text follows a closing quote: double the quotes inside a field",
+        ),
+        (b"e,2025-08-17T00:00:00Z,o,1,\"x,,,,,", "a quote that opens here is never closed"),
+        (b"e,2025-08-17T00:00:00Z,o,1,\xc3\x28,,,,,", "not valid UTF-8 at byte 27"),
     ];
     for (bad, reason) in cases {
         let text = [HEADER.as_bytes(), good.as_bytes(), bad, good.as_bytes()].join(b"\n".as_slice());
@@ -395,7 +404,7 @@ fn bad_csv_records_cost_only_themselves() {
         let reject = &decoded.rejects[0];
         assert_eq!((reject.line, reject.raw.as_slice(), reject.reason.as_str()), (3, bad, reason));
     }
-    let missing = csv(&format!("{HEADER}\n,2025-08-17,o,1,,,,,,"));
+    let missing = csv(&format!("{HEADER}\n,2025-08-17T00:00:00Z,o,1,,,,,,"));
     assert_eq!(
         (missing.rejects[0].error_type, missing.rejects[0].date),
         (ErrorType::MissingKey, Some(20_317))
@@ -404,7 +413,7 @@ fn bad_csv_records_cost_only_themselves() {
 
 #[test]
 fn a_bad_header_rejects_every_record_but_is_none_itself() {
-    let decoded = csv("id,at,org,cost\ne,2025-08-17,o,1\n\n\"a\nb\"\n");
+    let decoded = csv("id,at,org,cost\ne,2025-08-17T00:00:00Z,o,1\n\n\"a\nb\"\n");
     let lines: Vec<_> = decoded.rejects.iter().map(|reject| (reject.line, reject.error_type)).collect();
     assert_eq!(lines, [(2, ErrorType::Malformed), (4, ErrorType::Malformed)]);
     assert_eq!(decoded.rejects[1].reason, "the header lacks column `note`: it is `id,at,org,cost`");
@@ -473,8 +482,8 @@ fn file(format: Format) -> impl Strategy<Value = Vec<u8>> {
         ],
         Format::Csv => vec![
             HEADER.into(),
-            b"e,2025-08-17,o,1,\"a\r\n\"\"b\",,,,,".into(),
-            b"e,2025-08-17,o,1,,,,,,".into(),
+            b"e,2025-08-17T00:00:00Z,o,1,\"a\r\n\"\"b\",,,,,".into(),
+            b"e,2025-08-17T00:00:00Z,o,1,,,,,,".into(),
             b"\"open,".into(),
             b"\"a\"b".into(),
             b"x\",\"".into(),

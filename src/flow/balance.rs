@@ -46,7 +46,6 @@ pub struct BalanceRow {
     pub difference: i128,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature is serde's")]
 fn as_text<S: serde::Serializer>(amount: &i128, serializer: S) -> std::result::Result<S::Ok, S::Error> {
     serializer.serialize_str(&decimal_text(*amount))
 }

@@ -83,7 +83,7 @@ pub async fn ingest(run: &Run, source: &Source, batch_id: i64, batch: &[FileReco
     };
     let (sender, mut receiver) = mpsc::channel::<Result<Piece>>(4);
     let files: Arc<std::sync::Mutex<std::vec::IntoIter<FileRecord>>> =
-        Arc::new(std::sync::Mutex::new(batch.to_vec().into_iter()));
+        Arc::new(std::sync::Mutex::new(Vec::from(batch).into_iter()));
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     for _ in 0..threads.min(batch.len()) {
         let worker = Worker {

@@ -107,7 +107,7 @@ async fn changes(run: &Run, output: &Table, input: &TableName) -> Result<Changes
     Ok(match table.changed_since(consumed, 1).await? {
         None => Changes::Everything,
         Some(keys) => {
-            let is_dated = keys.iter().all(|key| key.first().is_some());
+            let is_dated = keys.iter().all(|key| !key.is_empty());
             match is_dated || keys.is_empty() {
                 true => Changes::Dates(dates_of(keys)),
                 false => Changes::Everything,

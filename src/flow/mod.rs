@@ -42,6 +42,12 @@ const DECIDE_ROWS: u64 = 500_000;
 /// Models that are computed at the same time: one uses the cores while the other waits for its files.
 const CONCURRENT_MODELS: usize = 2;
 
+/// All rows of a table at one version.
+type Cached = (i64, Arc<Vec<RecordBatch>>);
+
+/// Which dates of a source have been decided, and how.
+type DecidedDates = (BTreeSet<i32>, Arc<Decided>);
+
 /// The state of one run: the project, its stores, and the tables as this run has left them so far.
 pub struct Run {
     pub id: i64,
@@ -58,8 +64,8 @@ pub struct Run {
     bronze: HashMap<String, Table>,
     quarantine: HashMap<String, Table>,
     models: HashMap<TableName, Table>,
-    caches: RwLock<HashMap<String, (i64, Arc<Vec<RecordBatch>>)>>,
-    decided: tokio::sync::Mutex<HashMap<String, (BTreeSet<i32>, Arc<Decided>)>>,
+    caches: RwLock<HashMap<String, Cached>>,
+    decided: tokio::sync::Mutex<HashMap<String, DecidedDates>>,
     /// One per core: files are decoded by as many threads, of all sources together.
     decoders: Arc<tokio::sync::Semaphore>,
 }

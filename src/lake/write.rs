@@ -63,6 +63,9 @@ struct OpenFile {
     rows: usize,
 }
 
+/// A partition and its rows, as batch and row numbers.
+type PartitionRows = (PartitionKey, Vec<(usize, usize)>);
+
 /// What becomes of the files that a flush has written to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Then {
@@ -71,7 +74,7 @@ enum Then {
 }
 
 enum Written {
-    Open(PartitionKey, OpenFile),
+    Open(PartitionKey, Box<OpenFile>),
     Closed(PartitionKey, Vec<u8>, usize),
 }
 
@@ -241,7 +244,7 @@ impl Writer {
             let is_full = file.writer.in_progress_size() + file.writer.bytes_written() > TARGET_FILE_BYTES;
             Ok(match then == Then::Close || is_full {
                 true => Written::Closed(key, file.writer.into_inner()?, file.rows),
-                false => Written::Open(key, file),
+                false => Written::Open(key, Box::new(file)),
             })
         })
         .await?;
@@ -249,7 +252,7 @@ impl Writer {
             match part {
                 Written::Closed(key, bytes, rows) => self.finished.push((key, bytes, rows)),
                 Written::Open(key, file) => {
-                    self.open.insert(key, file);
+                    self.open.insert(key, *file);
                 }
             }
         }
@@ -257,11 +260,7 @@ impl Writer {
     }
 
     /// Which rows belong to which partition, in the order of their arrival.
-    fn split(
-        &self,
-        batches: &[RecordBatch],
-        num_file_columns: usize,
-    ) -> Result<Vec<(PartitionKey, Vec<(usize, usize)>)>> {
+    fn split(&self, batches: &[RecordBatch], num_file_columns: usize) -> Result<Vec<PartitionRows>> {
         let fields = &self.schema.fields()[num_file_columns..];
         if fields.is_empty() {
             let all = batches
@@ -273,7 +272,7 @@ impl Writer {
         let sort_fields = fields.iter().map(|field| SortField::new(field.data_type().clone()));
         let converter = RowConverter::new(sort_fields.collect())?;
         let mut ids: HashMap<Box<[u8]>, usize> = HashMap::new();
-        let mut groups: Vec<(PartitionKey, Vec<(usize, usize)>)> = Vec::new();
+        let mut groups: Vec<PartitionRows> = Vec::new();
         for (index, batch) in batches.iter().enumerate() {
             let columns = &batch.columns()[num_file_columns..];
             let keys = converter.convert_columns(columns)?;
@@ -432,7 +431,7 @@ fn encode(text: &str, keep: &str) -> String {
     encoded
 }
 
-/// The inverse of [`encode`], for the paths in the log.
+/// The inverse of percent-encoding, for the paths in the log.
 pub fn decode(path: &str) -> Result<String> {
     let mut bytes = Vec::with_capacity(path.len());
     let mut rest = path.as_bytes();

@@ -11,7 +11,7 @@ use crate::decode::Layout;
 pub struct Source {
     pub name: String,
     pub description: String,
-    /// Which files of landing belong to it, see [`matches`].
+    /// Which files of landing belong to it, see [`matches()`].
     pub files: String,
     pub layout: Arc<Layout>,
     /// One description per column of the layout.

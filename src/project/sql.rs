@@ -2,10 +2,13 @@
 
 use std::collections::BTreeSet;
 
+use datafusion::error::DataFusionError;
 use datafusion::sql::parser::{DFParserBuilder, Statement};
 use datafusion::sql::resolve::resolve_table_references;
 use datafusion::sql::sqlparser::ast::Statement as SqlStatement;
 use datafusion::sql::sqlparser::dialect::GenericDialect;
+
+use super::diagnostics::line_of;
 
 /// A table as a query names it: `silver.usage_events`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -48,7 +51,7 @@ pub fn inputs(text: &str) -> Result<BTreeSet<TableName>, (usize, String)> {
         .map(|reference| match reference.schema() {
             Some(schema) => Ok(TableName::new(schema, reference.table())),
             None => Err((
-                super::diagnostics::line_of(text, reference.table()),
+                line_of(text, reference.table()),
                 format!("`{}` has no zone; write it as `zone.table`", reference.table()),
             )),
         })
@@ -85,6 +88,27 @@ pub fn parser_line(message: &str) -> usize {
         .and_then(|(_, rest)| rest.split(',').next())
         .and_then(|number| number.trim().parse().ok())
         .unwrap_or(0)
+}
+
+/// The line (0 where it is not known) and the message of a planner's error.
+pub fn locate(text: &str, error: &DataFusionError) -> (usize, String) {
+    let span = error.diagnostic().and_then(|diagnostic| diagnostic.span);
+    let message = error.strip_backtrace();
+    let line = match span {
+        Some(span) => usize::try_from(span.start.line).unwrap_or(0),
+        None => parser_line(&message),
+    };
+    (if line > 0 { line } else { line_of_name(text, &message) }, message)
+}
+
+/// The line of the first name that the message complains about.
+fn line_of_name(text: &str, message: &str) -> usize {
+    let named = message
+        .split(|c: char| !(c.is_alphanumeric() || c == '_' || c == '.'))
+        .filter(|word| word.contains('_') || word.contains('.'))
+        .map(|word| word.rsplit('.').next().unwrap_or(word))
+        .find(|word| !word.is_empty() && text.contains(word));
+    named.map_or(0, |word| line_of(text, word))
 }
 
 #[cfg(test)]

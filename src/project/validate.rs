@@ -10,7 +10,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::datasource::empty::EmptyTable;
 use datafusion::prelude::SessionContext;
 
-use super::diagnostics::{Diagnostics, line_of};
+use super::diagnostics::Diagnostics;
 use super::manifest::{FormatName, ModeName, ModelManifest, SourceManifest};
 use super::model::{Dates, Model, Span};
 use super::read::{Pair, Text, Written};
@@ -19,6 +19,7 @@ use super::sql::{self, PARTITIONS_SUFFIX, TableName};
 use super::{Check, Generator, Project, Question, Reference, cql, graph};
 use crate::decode::{Column, Format, Layout, Type};
 use crate::engine;
+use crate::generate::query;
 use crate::lake::schema::lake_schema;
 
 /// Columns that bronze adds to those of the source.
@@ -79,8 +80,13 @@ pub(super) async fn validate(folder: &Path, written: Written, found: &mut Diagno
     }
     let mut generators = Vec::new();
     for (name, text) in &written.generators {
-        if !sources.iter().any(|source| source.name == *name) {
-            found.add(&text.file, 0, format!("there is no source `{name}` to generate"));
+        match sources.iter().find(|source| source.name == *name) {
+            None => found.add(&text.file, 0, format!("there is no source `{name}` to generate")),
+            Some(source) => {
+                for (line, message) in query::check(&text.text, &source.layout).await {
+                    found.add(&text.file, line, message);
+                }
+            }
         }
         generators.push(Generator { source: name.clone(), file: text.file.clone(), sql: text.text.clone() });
     }
@@ -139,13 +145,7 @@ impl Planner {
         match self.context.sql(&text.text).await {
             Ok(frame) => Some(Arc::new(frame.schema().as_arrow().clone())),
             Err(error) => {
-                let span = error.diagnostic().and_then(|diagnostic| diagnostic.span);
-                let message = error.strip_backtrace();
-                let line = match span {
-                    Some(span) => usize::try_from(span.start.line).unwrap_or(0),
-                    None => sql::parser_line(&message),
-                };
-                let line = if line > 0 { line } else { line_of_name(&text.text, &message) };
+                let (line, message) = sql::locate(&text.text, &error);
                 found.add(&text.file, line, message);
                 None
             }
@@ -160,16 +160,6 @@ impl Planner {
             Err((line, message)) => found.add(&text.file, line, message),
         }
     }
-}
-
-/// The line of the first name that the message complains about.
-fn line_of_name(text: &str, message: &str) -> usize {
-    let named = message
-        .split(|c: char| !(c.is_alphanumeric() || c == '_' || c == '.'))
-        .filter(|word| word.contains('_') || word.contains('.'))
-        .map(|word| word.rsplit('.').next().unwrap_or(word))
-        .find(|word| !word.is_empty() && text.contains(word));
-    named.map_or(0, |word| line_of(text, word))
 }
 
 fn source(

@@ -284,14 +284,14 @@ impl Read for Chunks {
 /// The bytes behind a file's compression.
 enum Unpacked<'a> {
     Plain(&'a mut Raw),
-    Gzip(flate2::read::MultiGzDecoder<&'a mut Raw>),
+    Gzip(Box<flate2::read::MultiGzDecoder<&'a mut Raw>>),
     Zstd(zstd::stream::read::Decoder<'a, io::BufReader<&'a mut Raw>>),
 }
 
 impl<'a> Unpacked<'a> {
     fn new(path: &str, raw: &'a mut Raw) -> Result<Self> {
         if path.ends_with(".gz") {
-            return Ok(Unpacked::Gzip(flate2::read::MultiGzDecoder::new(raw)));
+            return Ok(Unpacked::Gzip(Box::new(flate2::read::MultiGzDecoder::new(raw))));
         }
         if path.ends_with(".zst") {
             return Ok(Unpacked::Zstd(zstd::stream::read::Decoder::new(raw)?));

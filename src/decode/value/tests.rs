@@ -100,7 +100,7 @@ const NOON: i64 = 1_755_432_000_000_000; // 2025-08-17T12:00:00Z
 fn instants_are_utc_microseconds() {
     let noons = [
         "2025-08-17T12:00:00Z",
-        "2025-08-17 12:00",
+        "2025-08-17 12:00Z",
         "2025-08-17T12:00Z",
         "2025-08-17T12:00:00.000000000Z",
         "2025-08-17T14:30:00+02:30",
@@ -119,9 +119,9 @@ fn instants_are_utc_microseconds() {
 
 #[test]
 fn what_is_no_instant_is_refused() {
+    assert_eq!(timestamp("2025-08-17"), Err(TYPE), "a day is a date, not an instant");
     let texts = [
         "",
-        "2025-08-17",
         "2025-08-17T12:00:00",
         "2025",
         "2025-8-17",

@@ -18,6 +18,8 @@ use datafusion::execution::FunctionRegistry;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
 
+pub use uniform::uniform;
+
 /// Makes the functions known to `state`.
 ///
 /// # Errors
