@@ -240,7 +240,7 @@ fn the_first_error_that_applies_is_named() {
             "`ratio` does not fit exactly into double: `NaN`",
         ),
         (
-            r#"{"id":"e","at":"2025-08-26","org":"o","cost":1}"#,
+            r#"{"id":"e","at":"2025-08-26T00:00:00Z","org":"o","cost":1}"#,
             FutureTimestamp,
             "at",
             "`at` is more than 86400 s after the file's modification time",

@@ -212,7 +212,7 @@ mod tests {
             ("users*.csv", 1, 3, day, "users_2025-09-01_part_0001.csv.gz"),
             ("users/*.csv", 0, 1, day, "users/2025-09-01.csv"),
             ("events/*.jsonl", 0, 1, None, "events/part_0000.jsonl"),
-            ("events/*.jsonl", 5, 9, None, "events/part_0005.jsonl.zst"),
+            ("events/*.jsonl", 5, 9, day, "events/2025-09-01_part_0005.jsonl.zst"),
             ("a/one.csv", 0, 1, day, "a/one.csv"),
             ("a*b*c", 3, 4, None, "a_part_0003bc"),
         ] {

@@ -100,14 +100,13 @@ pub async fn generate(project: &Project, request: &Request, progress: &Progress)
     };
     let modified =
         newest(true).or(newest(false)).map(|newest| (newest / MICROS_PER_DAY + 1) * MICROS_PER_DAY);
-    let day =
+    // a copy in a repository or an object store has another modification time: the name keeps the file's time
+    let date =
         modified.and_then(DateTime::from_timestamp_micros).map(|time| time.format("%Y-%m-%d").to_string());
     let mut sources = Vec::new();
     for mut output in done {
-        // a copy in an object store has another modification time; versions must keep the time that they are of
-        let date = day.as_deref().filter(|_| output.mode == Mode::Upserts);
         for (part, file) in output.written.into_iter().enumerate() {
-            let target = request.out.join(output.names.of_part(part, date));
+            let target = request.out.join(output.names.of_part(part, date.as_deref()));
             output.generated.bytes += file.publish(&target, modified)?;
         }
         sources.push(output.generated);
