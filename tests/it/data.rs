@@ -76,6 +76,7 @@ pub fn reference() -> Vec<Landed> {
 fn events(count: usize, seed: u64) -> Vec<Landed> {
     let mut random = Random::new(seed);
     let mut files = vec![String::new(); EVENT_FILES];
+    let mut num_dirty = 0;
     for number in 0..count {
         let line = event(&mut random, number);
         let file = random.below(EVENT_FILES);
@@ -90,8 +91,9 @@ fn events(count: usize, seed: u64) -> Vec<Landed> {
             let conflict = line.replacen("\"cost_usd_increment\": ", "\"cost_usd_increment\": 1", 1);
             files[random.below(EVENT_FILES)].push_str(&format!("{conflict}\n"));
         }
-        if random.one_in(20) {
-            let dirt = dirty(&mut random, &line);
+        if number % 20 == 0 {
+            let dirt = dirty(&mut random, &line, num_dirty);
+            num_dirty += 1;
             files[file].push_str(&format!("{dirt}\n"));
         }
     }
@@ -119,7 +121,8 @@ fn event(random: &mut Random, number: usize) -> String {
         true => *random.pick(&["compute", " Compute", "COMPUTE"]),
         false => *random.pick(&["storage", "genai", "GenAI", "database", "mystery", ""]),
     };
-    let metric = if is_common { "requests" } else { *random.pick(&["requests", "cpu_hours", "storage_gb_hours"]) };
+    let metric =
+        if is_common { "requests" } else { *random.pick(&["requests", "cpu_hours", "storage_gb_hours"]) };
     let cost_micros = match random.below(60) {
         0 => 45_000_000 + random.below(1_000_000),
         _ => 900_000 + random.below(300_000),
@@ -162,8 +165,8 @@ fn event(random: &mut Random, number: usize) -> String {
     line
 }
 
-/// A record that must be refused.
-fn dirty(random: &mut Random, line: &str) -> String {
+/// A record that must be refused, of each kind in turn.
+fn dirty(random: &mut Random, line: &str, number: usize) -> String {
     let id = format!("bad_{}", random.below(100_000));
     let event = |date: &str, org: &str, cost: &str| {
         format!(
@@ -171,8 +174,8 @@ fn dirty(random: &mut Random, line: &str) -> String {
         )
     };
     let noon = "2025-08-03T12:00:00Z";
-    match random.below(9) {
-        0 => line[..line.len() / 2].to_owned(),
+    match number % 9 {
+        0 => line[..line.floor_char_boundary(line.len() / 2)].to_owned(),
         1 => "not json at all".to_owned(),
         2 => event(noon, "org_a", "1.5").replacen(&id, "", 1),
         3 => event(noon, "", "2.25"),
@@ -194,11 +197,12 @@ fn batch() -> Vec<Landed> {
     let tickets = "ticket_id,org_id,category,severity,created_at,resolved_at,csat,sla_breached\n";
     let touches = "touch_id,org_id,campaign,channel,timestamp,clicked,converted\n";
     let surveys = "org_id,survey_date,nps_score,comment\n";
-    let file = |name: &str, header: &str, rows: &[&str]| {
-        Landed::new(name, format!("{header}{}\n", rows.join("\n")))
-    };
+    let file =
+        |name: &str, header: &str, rows: &[&str]| Landed::new(name, format!("{header}{}\n", rows.join("\n")));
     let many_users: Vec<String> = (0..6)
-        .map(|n| format!("user_{n},org_{},User{n}@Example.com,admin,true,2025-01-0{},", ["a", "b"][n % 2], n + 1))
+        .map(|n| {
+            format!("user_{n},org_{},User{n}@Example.com,admin,true,2025-01-0{},", ["a", "b"][n % 2], n + 1)
+        })
         .collect();
     let many_users: Vec<&str> = many_users.iter().map(String::as_str).collect();
     vec![
@@ -242,7 +246,10 @@ fn batch() -> Vec<Landed> {
         file(
             "resources_2025-08-05.csv",
             resources,
-            &["res_0,org_a,compute,us-east,2024-05-01,terminated,\"[\"\"prod\"\"]\"", "res_4,org_b,odd,,2024-06-01,,"],
+            &[
+                "res_0,org_a,compute,us-east,2024-05-01,terminated,\"[\"\"prod\"\"]\"",
+                "res_4,org_b,odd,,2024-06-01,,",
+            ],
         ),
         file(
             "billing_monthly_2025-08-01.csv",

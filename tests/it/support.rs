@@ -121,11 +121,13 @@ impl Place {
         self.medallion(&["--format", "json", "sql", query]).json().as_array().unwrap().clone()
     }
 
-    /// The only value of a query, as text.
+    /// The only value of a query, as it is printed (JSON numbers would lose a decimal's zeros).
     pub fn value(&self, query: &str) -> String {
-        let rows = self.sql(query);
-        assert_eq!(rows.len(), 1, "{query}");
-        plain(rows[0].as_object().unwrap().values().next().unwrap())
+        let text = self.medallion(&["--format", "csv", "sql", query]).ok();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 2, "{query}: {text}");
+        let quoted = lines[1].strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+        quoted.map_or_else(|| lines[1].to_owned(), |inner| inner.replace("\"\"", "\""))
     }
 
     /// The whole lake's balance: landed, accepted, duplicates, superseded, quarantined, difference, by source and measure.
@@ -134,9 +136,8 @@ impl Place {
         let of_lake = rows.as_array().unwrap().iter().filter(|row| row["scope"] == "lake");
         of_lake
             .map(|row| {
-                let sides =
-                    ["landed", "accepted", "duplicates", "superseded", "quarantined", "difference"]
-                        .map(|side| plain(&row[side]));
+                let sides = ["landed", "accepted", "duplicates", "superseded", "quarantined", "difference"]
+                    .map(|side| plain(&row[side]));
                 (format!("{} {}", plain(&row["source"]), plain(&row["measure"])), sides)
             })
             .collect()
@@ -211,7 +212,7 @@ pub struct Done {
 
 impl Done {
     pub fn of(output: Output) -> Done {
-        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("output is UTF-8");
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
         let done =
             Done { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) };
         assert!(!done.stderr.contains("panicked"), "{}", done.stderr);
@@ -410,10 +411,8 @@ impl Contents {
         let empty = Rows::new();
         let names = self.tables.keys().chain(expected.tables.keys());
         for name in names.collect::<std::collections::BTreeSet<_>>() {
-            let (ours, theirs) = (
-                self.tables.get(name).unwrap_or(&empty),
-                expected.tables.get(name).unwrap_or(&empty),
-            );
+            let (ours, theirs) =
+                (self.tables.get(name).unwrap_or(&empty), expected.tables.get(name).unwrap_or(&empty));
             if ours == theirs {
                 continue;
             }
@@ -452,7 +451,8 @@ fn shared_folder() -> TempDir {
     let base = Path::new(env!("CARGO_TARGET_TMPDIR"));
     for entry in fs::read_dir(base).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let owner = name.strip_prefix("medallion-it-").and_then(|rest| rest.split('-').next().map(str::to_owned));
+        let owner =
+            name.strip_prefix("medallion-it-").and_then(|rest| rest.split('-').next().map(str::to_owned));
         if owner.is_some_and(|pid| !Path::new("/proc").join(pid).is_dir()) {
             let _ = fs::remove_dir_all(entry.path());
         }
