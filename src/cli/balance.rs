@@ -1,7 +1,7 @@
 //! `medallion balance`
 
 use super::Places;
-use super::output::{Format, print_text};
+use super::output::{Format, print_rows, print_text};
 use super::run::render_balance;
 use crate::error::{ErrorKind, Result};
 use crate::flow::balance;
@@ -12,6 +12,7 @@ pub async fn run(places: &Places) -> Result<u8> {
     let rows = balance::stored(&run).await?;
     match places.format {
         Format::Json => print_text(&format!("{}\n", serde_json::to_string_pretty(&rows)?))?,
+        Format::Csv => print_rows(&[balance::rows(0, &rows)?], Format::Csv)?,
         _ if rows.is_empty() => print_text("no run has stored a balance yet\n")?,
         _ => {
             print_text(&format!("the last run\n\n{}", render_balance(&rows, "run")))?;

@@ -90,6 +90,23 @@ fn write_table(batches: &[RecordBatch], out: &mut impl Write) -> Result<()> {
     Ok(write!(out, "{}", text_table(&names, &rows))?)
 }
 
+/// Prints cells under their names, as a table or as CSV.
+///
+/// # Errors
+/// Where standard output can't be written.
+pub fn print_cells(names: &[String], rows: &[Vec<String>], format: Format) -> Result<()> {
+    if format != Format::Csv {
+        return print_text(&text_table(names, rows));
+    }
+    let quoted = |cell: &String| match cell.contains([',', '"', '\n', '\r']) {
+        true => format!("\"{}\"", cell.replace('"', "\"\"")),
+        false => cell.clone(),
+    };
+    let line = |cells: &[String]| format!("{}\n", cells.iter().map(quoted).collect::<Vec<_>>().join(","));
+    let text: String = std::iter::once(line(names)).chain(rows.iter().map(|row| line(row))).collect();
+    print_text(&text)
+}
+
 /// Control characters of the data never reach the terminal.
 pub fn plain(text: &str) -> String {
     text.chars()

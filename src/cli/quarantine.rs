@@ -6,10 +6,10 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::Places;
-use super::output::{Format, plain, print_text, text_table};
+use super::output::{Format, plain, print_cells, print_text};
 use crate::engine;
 use crate::error::{Error, Result};
-use crate::flow::{Run, checks, decide::quoted};
+use crate::flow::{Run, checks, decide::quoted, quarantine};
 use crate::lake::write::date_text;
 use crate::telemetry::Progress;
 
@@ -147,7 +147,7 @@ async fn list(run: &Run, filter: &Filter, format: Format) -> Result<u8> {
             vec![group.source, group.date, group.error_type, group.records.to_string(), plain(&group.example)]
         })
         .collect();
-    print_text(&text_table(&names, &rows))?;
+    print_cells(&names, &rows, format)?;
     Ok(0)
 }
 
@@ -163,7 +163,12 @@ async fn show(run: &Run, args: &ShowArgs, format: Format) -> Result<u8> {
             let text = |at: usize, row: usize| batch.column(at).as_string_view().value(row).to_owned();
             let integer = |at: usize, row: usize| batch.column(at).as_primitive::<Int64Type>().value(row);
             for row in 0..batch.num_rows() {
-                let raw = batch.column(6).as_binary_view().value(row);
+                let mut raw = batch.column(6).as_binary_view().value(row).to_vec();
+                if integer(7, row) > i64::try_from(raw.len()).unwrap_or(i64::MAX) {
+                    // quarantine keeps the beginning of an over-long record; landing has the rest
+                    let whole = quarantine::raw_bytes(run, &source, &text(4, row), integer(5, row)).await?;
+                    raw = whole.unwrap_or(raw);
+                }
                 records.push(Record {
                     source: source.clone(),
                     date: date_text(batch.column(0).as_primitive::<Date32Type>().value(row)),
@@ -172,7 +177,7 @@ async fn show(run: &Run, args: &ShowArgs, format: Format) -> Result<u8> {
                     reason: text(3, row),
                     source_file: text(4, row),
                     source_line: integer(5, row),
-                    raw: String::from_utf8_lossy(raw).into_owned(),
+                    raw: String::from_utf8_lossy(&raw).into_owned(),
                     raw_hex: raw.iter().map(|byte| format!("{byte:02x}")).collect(),
                     raw_bytes: integer(7, row),
                 });

@@ -28,7 +28,13 @@ pub async fn run(places: &Places, args: &SqlArgs) -> Result<u8> {
     checks::register_inputs(&run, &context, &args.query).await?;
     let read_only =
         SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
-    let batches = context.sql_with_options(&args.query, read_only).await?.collect().await?;
+    let frame = context.sql_with_options(&args.query, read_only).await?;
+    let schema = std::sync::Arc::new(frame.schema().as_arrow().clone());
+    let mut batches = frame.collect().await?;
+    if batches.is_empty() {
+        // no rows have columns too
+        batches.push(arrow::array::RecordBatch::new_empty(schema));
+    }
     output::print_rows(&batches, places.format)?;
     Ok(0)
 }

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::Places;
-use super::output::{Format, print_text, text_table};
+use super::output::{Format, print_cells, print_text};
 use crate::error::Result;
 use crate::flow::bronze::MAX_EVENT_TIME;
 use crate::flow::model::describe;
@@ -64,7 +64,7 @@ pub async fn run(places: &Places) -> Result<u8> {
             ]
         })
         .collect();
-    print_text(&text_table(&names, &rows))?;
+    print_cells(&names, &rows, places.format)?;
     Ok(0)
 }
 

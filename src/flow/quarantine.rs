@@ -92,6 +92,12 @@ pub async fn replace(
     mut refused: Vec<Refused>,
 ) -> Result<()> {
     let mut table = run.quarantine_of(&source.name)?.clone();
+    let app_id = format!("bronze.{}", source.name);
+    let bronze_version = run.bronze_of(&source.name)?.version();
+    if table.position(&app_id) == Some(bronze_version) && !run.is_full_refresh {
+        // an earlier run came as far as this, and no further
+        return Ok(());
+    }
     let silver_types = silver_error_types(source);
     let is_decided = |date: &Option<String>| match (dates, date) {
         (None, _) => true,
@@ -113,7 +119,8 @@ pub async fn replace(
         replaced.insert(vec![Some(date_text(record.date)), Some(record.error_type.clone())]);
     }
     let rows = rows(source, &refused, run.started_at)?;
-    let commit = written(&table, source, &rows, Change::Replace(replaced), None).await?;
+    let mut commit = written(&table, source, &rows, Change::Replace(replaced), None).await?;
+    commit.positions.insert(app_id, bronze_version);
     table.commit(&commit).await?;
     run.quarantine.insert(source.name.clone(), table);
     run.num_commits += 1;
@@ -165,6 +172,34 @@ async fn fetch_raw(run: &Run, source: &Source, refused: &mut [Refused]) -> Resul
     if wanted.is_empty() {
         return Ok(());
     }
+    let found = read_lines(run, source, wanted).await?;
+    for record in refused {
+        if let Some(raw) = found.get(&(record.source_file.clone(), record.source_line.cast_unsigned())) {
+            record.keep(raw);
+        }
+    }
+    Ok(())
+}
+
+/// The exact bytes of one record, from its landing file; `None` where the file is gone or has changed.
+///
+/// # Errors
+/// The ledger's.
+pub async fn raw_bytes(run: &Run, source: &str, path: &str, line: i64) -> Result<Option<Vec<u8>>> {
+    let Some(source) = run.project.source(source) else {
+        return Ok(None);
+    };
+    let line = line.cast_unsigned();
+    let wanted = BTreeMap::from([(path.to_owned(), BTreeSet::from([line]))]);
+    Ok(read_lines(run, source, wanted).await?.remove(&(path.to_owned(), line)))
+}
+
+/// Records by file and line, from landing files that are as they were when they were taken in.
+async fn read_lines(
+    run: &Run,
+    source: &Source,
+    wanted: BTreeMap<String, BTreeSet<u64>>,
+) -> Result<BTreeMap<(String, u64), Vec<u8>>> {
     let hashes = super::landing::landed_hashes(run).await?;
     let (landing, limits) = (Arc::clone(&run.landing), run.project.limits.clone());
     let (layout, runtime) = (Arc::clone(&source.layout), Handle::current());
@@ -190,12 +225,7 @@ async fn fetch_raw(run: &Run, source: &Source, refused: &mut [Refused]) -> Resul
         found
     })
     .await?;
-    for record in refused {
-        if let Some(raw) = found.get(&(record.source_file.clone(), record.source_line.cast_unsigned())) {
-            record.keep(raw);
-        }
-    }
-    Ok(())
+    Ok(found)
 }
 
 /// The raw bytes that silver's part of quarantine holds now, by file and line.

@@ -141,11 +141,6 @@ impl Lake {
         Arc::clone(&self.inner.store)
     }
 
-    /// The store as seen from one table.
-    pub(crate) fn store_at(&self, root: &Path) -> Arc<dyn ObjectStore> {
-        Arc::new(PrefixStore::new(self.store(), root.clone()))
-    }
-
     pub fn url(&self) -> &Url {
         &self.inner.url
     }
@@ -153,15 +148,6 @@ impl Lake {
     /// The local folder, where the lake is on a local disk.
     pub fn folder(&self) -> Option<&std::path::Path> {
         self.inner.folder.as_deref()
-    }
-
-    pub(crate) fn url_of(&self, root: &Path) -> Result<Url> {
-        let mut url = self.inner.url.clone();
-        url.path_segments_mut()
-            .map_err(|()| Error::bug("the lake's url has no path"))?
-            .pop_if_empty()
-            .extend(root.as_ref().split('/'));
-        Ok(url)
     }
 
     /// A name that no other call and no other process gets.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 use object_store::path::Path;
 use serde_json::json;
+use url::Url;
 
 use super::log::{self, Action, Add, Appended, Metadata, Protocol, Remove, Snapshot, Txn};
 use super::write::{PartitionKey, Writer};
@@ -414,10 +415,12 @@ impl Table {
     async fn checkpoint(&self, version: i64) -> Result<()> {
         let failed =
             |error: deltalake::DeltaTableError| Error::unavailable("delta checkpoint failed").because(error);
-        let url = self.lake.url_of(&self.root)?;
+        // the library finds the table in a store by the path of the url; the rest of the url has no meaning to it
+        let url = Url::parse(&format!("memory:///{}/", self.root))
+            .map_err(|error| Error::bug("a table's path is no url").because(error))?;
         let table = deltalake::DeltaTableBuilder::from_url(url.clone())
             .map_err(failed)?
-            .with_storage_backend(self.lake.store_at(&self.root), url)
+            .with_storage_backend(self.lake.store(), url)
             .with_version(u64::try_from(version).unwrap_or(0))
             .load()
             .await

@@ -106,10 +106,7 @@ impl Project {
         }
         let mut found = diagnostics::Diagnostics::default();
         let written = read::read(folder, &mut found)?;
-        let project = match written {
-            Some(written) => validate::validate(folder, written, &mut found).await,
-            None => None,
-        };
+        let project = validate::validate(folder, written, &mut found).await;
         Ok(match project {
             Some(project) if found.is_empty() => Ok(project),
             _ => Err(found.into_sorted()),

@@ -42,9 +42,10 @@ pub struct Written {
 
 /// # Errors
 /// `Unavailable` where a file can't be read.
-pub fn read(folder: &Path, found: &mut Diagnostics) -> Result<Option<Written>> {
+pub fn read(folder: &Path, found: &mut Diagnostics) -> Result<Written> {
     let manifest = read_text(folder, Path::new("medallion.toml"))?;
-    let project = parse::<ProjectManifest>(&manifest, found);
+    // a manifest that can't be read is one problem; the others are looked for all the same
+    let project = parse::<ProjectManifest>(&manifest, found).unwrap_or_default();
     let mut files = Files { folder, left: list(folder, Path::new("sql"))? };
     files.left.extend(list(folder, Path::new("cql"))?);
     let sources = files
@@ -63,18 +64,7 @@ pub fn read(folder: &Path, found: &mut Diagnostics) -> Result<Option<Written>> {
     for file in files.left {
         found.add(&file, 0, "unused file; models are `sql/<zone>/<name>.sql` beside `<name>.toml`");
     }
-    Ok(project.map(|project| Written {
-        project,
-        sources,
-        silver,
-        gold,
-        checks,
-        references,
-        generators,
-        tables,
-        publish,
-        questions,
-    }))
+    Ok(Written { project, sources, silver, gold, checks, references, generators, tables, publish, questions })
 }
 
 struct Files<'a> {

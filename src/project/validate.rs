@@ -173,7 +173,8 @@ fn source(
     let mut columns = Vec::new();
     let mut names = HashSet::new();
     for column in &manifest.columns {
-        let mut add = |message: String| found.add_at(&text.file, &text.text, &column.name, message);
+        let place = format!("name = \"{}\"", column.name);
+        let mut add = |message: String| found.add_at(&text.file, &text.text, &place, message);
         if !names.insert(column.name.as_str()) {
             add(format!("the column `{}` is declared twice", column.name));
         }
@@ -404,21 +405,31 @@ async fn models(
         check_zones(table, &inputs, &pair.code, &pairs, sources, references, found);
         reads.insert(table.clone(), inputs);
     }
-    let stored: BTreeMap<TableName, BTreeSet<TableName>> = reads
+    let mut stored: BTreeMap<TableName, BTreeSet<TableName>> = reads
         .iter()
         .map(|(table, inputs)| {
             let models = inputs.iter().map(without_suffix).filter(|input| reads.contains_key(input));
             (table.clone(), models.collect())
         })
         .collect();
-    let order = match graph::order(&stored) {
-        Ok(order) => order,
-        Err(cycle) => {
-            let names: Vec<String> = cycle.iter().map(ToString::to_string).collect();
-            let file = &pairs[&cycle[0]].code.file;
-            found.add(file, 0, format!("the models read each other in a cycle: {}", names.join(" → ")));
-            return Vec::new();
+    let order = loop {
+        let cycle = match graph::order(&stored) {
+            Ok(order) => break order,
+            Err(cycle) => cycle,
+        };
+        let names: Vec<String> = cycle.iter().chain(cycle.first()).map(ToString::to_string).collect();
+        let file = &pairs[&cycle[0]].code.file;
+        found.add(file, 0, format!("the models read each other in a cycle: {}", names.join(" → ")));
+        // the cycle, and what reads it, can't be planned; everything else can
+        let mut left_out: BTreeSet<TableName> = cycle.into_iter().collect();
+        while let Some(reader) = stored
+            .iter()
+            .find(|(table, inputs)| !left_out.contains(*table) && !inputs.is_disjoint(&left_out))
+            .map(|(table, _)| table.clone())
+        {
+            left_out.insert(reader);
         }
+        stored.retain(|table, _| !left_out.contains(table));
     };
     let mut models: Vec<Model> = Vec::new();
     for table in order {
