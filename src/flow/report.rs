@@ -188,7 +188,10 @@ impl Report {
             ],
         )?;
         let balances = super::balance::rows(run.id, &self.balance)?;
-        let balances = ledger::prepare(&run.ledger.balances, &balances).await?;
+        let mut balances = ledger::prepare(&run.ledger.balances, &balances).await?;
+        // one balance for one state of the zones: a run that was killed just after this does not store it again
+        let state: i64 = run.zone_tables().map(|table| table.version() + 1).sum();
+        balances.once = Some((ZONES.to_owned(), state));
         let mut runs = ledger::prepare(&run.ledger.runs, &runs).await?;
         runs.positions = positions(run);
         // a failed check or balance is looked at again by the next run, whatever is new
@@ -201,6 +204,9 @@ impl Report {
         Ok(())
     }
 }
+
+/// The state of the zones, as the sum of their tables' versions: it grows with every commit.
+const ZONES: &str = "zones";
 
 /// Whether the last run left something to look at again.
 const UNSETTLED: &str = "unsettled";
