@@ -57,7 +57,7 @@ impl Compress {
 /// How a source's files are named.
 #[derive(Debug, Clone)]
 pub struct Names {
-    /// Of the source, see [`matches`].
+    /// Of the source, see [`matches()`].
     pub pattern: String,
     pub parts: usize,
     pub compress: Compress,
