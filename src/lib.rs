@@ -27,7 +27,7 @@ pub mod project;
 pub mod zone;
 // from files to rows
 pub mod source;
-// ...
+// and from their bytes to typed rows
 pub mod decode;
 // the hops
 pub mod flow;
