@@ -1,4 +1,4 @@
-//! Places where a test can end the process as `kill -9` would. Only in builds with debug assertions.
+//! Places where a test can end the process as `kill -9` would, or hold it. Only in builds with debug assertions.
 
 /// Ends the process here when `MEDALLION_KILL_AT` names this place. `commit silver.users` is just before that commit's log
 /// entry, `committed silver.users` just after it.
@@ -11,6 +11,14 @@ pub fn hit(place: &str) {
         && (wanted == place || wanted == count.to_string())
     {
         std::process::abort();
+    }
+    // held until the test removes the file
+    if let (Ok(wanted), Ok(file)) = (std::env::var("MEDALLION_HOLD_AT"), std::env::var("MEDALLION_HOLD_FILE"))
+        && wanted == place
+    {
+        while std::path::Path::new(&file).exists() {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
     }
 }
 

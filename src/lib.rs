@@ -35,6 +35,8 @@ pub mod flow;
 pub mod engine;
 pub mod lake;
 pub mod ledger;
+// where questions are answered
+pub mod store;
 // landing data out of nothing
 pub mod generate;
 // when

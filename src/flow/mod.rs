@@ -13,6 +13,7 @@ pub mod lock;
 pub mod model;
 pub mod quarantine;
 pub mod report;
+pub mod serving;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};

@@ -89,6 +89,22 @@ impl LakeScan {
         Ok(Self { schema, num_partition_columns: partition.len(), content: Content::Files(files) })
     }
 
+    /// The rows of some files of a version of `table`.
+    ///
+    /// # Errors
+    /// `Data` where the log does not fit the schema.
+    pub fn of_files<'a>(
+        table: &Table,
+        schema: SchemaRef,
+        partition: &[String],
+        files: impl Iterator<Item = &'a Arc<Add>>,
+    ) -> Result<Self> {
+        let files = files
+            .map(|file| partitioned_file(table.root(), &schema, partition, file))
+            .collect::<Result<Vec<_>>>()?;
+        Ok(Self { schema, num_partition_columns: partition.len(), content: Content::Files(files) })
+    }
+
     /// Rows that are still in memory.
     pub fn in_memory(schema: SchemaRef, batches: Arc<Vec<RecordBatch>>) -> Self {
         Self { schema, num_partition_columns: 0, content: Content::Memory(batches) }

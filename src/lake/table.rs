@@ -167,6 +167,26 @@ impl Table {
         log::load_version(store.as_ref(), &self.root, None, version).await.ok()
     }
 
+    /// When `version` was committed, milliseconds since the epoch, as its log entry says.
+    ///
+    /// # Errors
+    /// `Data` where the entry is gone or damaged.
+    pub async fn committed_at(&self, version: i64) -> Result<i64> {
+        if let Some(snapshot) = &self.snapshot
+            && snapshot.version == version
+            && snapshot.timestamp > 0
+        {
+            return Ok(snapshot.timestamp);
+        }
+        let store = self.lake.store();
+        for action in log::read_entry(store.as_ref(), &self.root, version).await? {
+            if let Action::CommitInfo(info) = action {
+                return Ok(info["timestamp"].as_i64().unwrap_or(0));
+            }
+        }
+        Ok(0)
+    }
+
     /// The `medallion` record of a log entry; null where the entry is another writer's.
     ///
     /// # Errors

@@ -13,6 +13,20 @@ pub struct ServingTable {
     pub partition_key: Vec<String>,
     /// Name, and whether the order is descending.
     pub clustering: Vec<(String, bool)>,
+    /// Seconds that a row lives after it was written (`default_time_to_live`); none: for good.
+    pub ttl: Option<u32>,
+}
+
+impl ServingTable {
+    /// The columns of the primary key, those of the partition key first.
+    pub fn key(&self) -> impl Iterator<Item = &String> {
+        self.partition_key.iter().chain(self.clustering.iter().map(|(name, _)| name))
+    }
+
+    /// The CQL type of a column.
+    pub fn column_type(&self, column: &str) -> Option<&str> {
+        self.columns.iter().find(|(name, _)| name == column).map(|(_, kind)| kind.as_str())
+    }
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -72,8 +86,13 @@ pub fn parse_table(text: &str) -> Result<ServingTable, String> {
     if tokens.get(at) != Some(&Token::Mark('(')) {
         return Err("the columns are missing".to_owned());
     }
-    let mut table =
-        ServingTable { name, columns: Vec::new(), partition_key: Vec::new(), clustering: Vec::new() };
+    let mut table = ServingTable {
+        name,
+        columns: Vec::new(),
+        partition_key: Vec::new(),
+        clustering: Vec::new(),
+        ttl: None,
+    };
     let mut end = at + 1;
     for item in split_items(&tokens[at + 1..], &mut end) {
         match item {
@@ -88,7 +107,9 @@ pub fn parse_table(text: &str) -> Result<ServingTable, String> {
             _ => return Err("a column must be a name and a type".to_owned()),
         }
     }
-    read_clustering_order(&tokens[end.min(tokens.len())..], &mut table);
+    let options = &tokens[end.min(tokens.len())..];
+    read_clustering_order(options, &mut table);
+    table.ttl = read_ttl(options);
     if table.partition_key.is_empty() {
         return Err("the primary key is missing".to_owned());
     }
@@ -151,6 +172,17 @@ fn read_clustering_order(tokens: &[Token], table: &mut ServingTable) {
     }
 }
 
+/// `… default_time_to_live = 7776000 …`; 0 is none.
+fn read_ttl(tokens: &[Token]) -> Option<u32> {
+    let seconds = tokens.windows(3).find_map(|three| match three {
+        [Token::Word(option), Token::Mark('='), Token::Word(value)] if option == "default_time_to_live" => {
+            value.parse().ok()
+        }
+        _ => None,
+    });
+    seconds.filter(|seconds| *seconds > 0)
+}
+
 fn render(tokens: &[Token]) -> String {
     let part = |token: &Token| match token {
         Token::Word(word) => word.clone(),
@@ -158,6 +190,83 @@ fn render(tokens: &[Token]) -> String {
         Token::Text => String::new(),
     };
     tokens.iter().map(part).collect()
+}
+
+/// The marker that stands for the time of the gold commit.
+pub const COMMITTED_AT: &str = "committed_at";
+
+/// How a mart is published: the `INSERT` of one row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Insert {
+    pub table: String,
+    /// Column and marker, in written order.
+    pub values: Vec<(String, String)>,
+    /// The statement as it is executed.
+    pub text: String,
+}
+
+/// Reads `INSERT INTO name (column, …) VALUES (:marker, …) USING TIMESTAMP :committed_at`.
+///
+/// # Errors
+/// What is missing or may not be there.
+pub fn parse_insert(text: &str) -> Result<Insert, String> {
+    let tokens = tokens(text);
+    let body = match tokens.as_slice() {
+        [body @ .., Token::Mark(';')] => body,
+        body => body,
+    };
+    let is_word = |token: Option<&Token>, word: &str| token == Some(&Token::Word(word.to_owned()));
+    if !is_word(body.first(), "insert") || !is_word(body.get(1), "into") {
+        return Err("the file must hold one `insert into` statement".to_owned());
+    }
+    let (Some(Token::Word(table)), Some(Token::Mark('('))) = (body.get(2), body.get(3)) else {
+        return Err("write `insert into table (…)`, without a keyspace".to_owned());
+    };
+    let mut end = 4;
+    let columns = split_items(&body[4..], &mut end);
+    if !is_word(body.get(end + 1), "values") || body.get(end + 2) != Some(&Token::Mark('(')) {
+        return Err("`values (…)` is missing behind the columns".to_owned());
+    }
+    let mut last = end + 3;
+    let markers = split_items(&body[end + 3..], &mut last);
+    let using = body.get(last + 1..).unwrap_or_default();
+    let is_timed = matches!(using, [Token::Word(a), Token::Word(b), Token::Mark(':'), Token::Word(marker)]
+        if a == "using" && b == "timestamp" && marker == COMMITTED_AT);
+    if !is_timed {
+        return Err(format!("the statement must end with `using timestamp :{COMMITTED_AT}`"));
+    }
+    if columns.len() != markers.len() {
+        return Err(format!("{} columns and {} values", columns.len(), markers.len()));
+    }
+    let mut values = Vec::new();
+    for (column, marker) in columns.iter().zip(&markers) {
+        match (column, marker) {
+            ([Token::Word(column)], [Token::Mark(':'), Token::Word(marker)]) => {
+                values.push((column.clone(), marker.clone()));
+            }
+            ([Token::Word(column)], _) => {
+                return Err(format!("the value of `{column}` must be a marker, such as `:{column}`"));
+            }
+            _ => return Err("a column must be a plain name".to_owned()),
+        }
+    }
+    let text = text.trim().trim_end_matches(';').trim_end().to_owned();
+    Ok(Insert { table: table.clone(), values, text })
+}
+
+/// The columns of the partition key that the question does not fix by `= :marker` or `in`.
+pub fn unrestricted<'a>(text: &str, table: &'a ServingTable) -> Vec<&'a str> {
+    let tokens = tokens(text);
+    let is_where = |token: &Token| *token == Token::Word("where".to_owned());
+    let conditions = tokens.iter().position(is_where).map_or(&[][..], |at| &tokens[at..]);
+    let is_fixed = |column: &str| {
+        conditions.windows(2).any(|two| match two {
+            [Token::Word(name), Token::Mark('=')] => name == column,
+            [Token::Word(name), Token::Word(word)] => name == column && word == "in",
+            _ => false,
+        })
+    };
+    table.partition_key.iter().map(String::as_str).filter(|column| !is_fixed(column)).collect()
 }
 
 /// A question: one `SELECT` over one serving table.
@@ -267,6 +376,46 @@ mod tests {
         assert_eq!(table.columns[3].1, "set<text>");
         assert_eq!(table.columns[4].1, "map<text,int>");
         assert!(parse_table("create table x (a int)").is_err());
+    }
+
+    #[test]
+    fn reads_the_time_to_live() {
+        assert_eq!(parse_table(DDL).unwrap().ttl, None);
+        let with = |seconds: u32| DDL.replace(';', &format!(" and default_time_to_live = {seconds};"));
+        assert_eq!(parse_table(&with(60)).unwrap().ttl, Some(60));
+        assert_eq!(parse_table(&with(0)).unwrap().ttl, None);
+    }
+
+    #[test]
+    fn an_insert_binds_every_value_and_its_time() {
+        let text = "-- one row\nINSERT INTO t (a, b) values (:a, :other) using timestamp :committed_at;\n";
+        let insert = parse_insert(text).unwrap();
+        let values = [("a".to_owned(), "a".to_owned()), ("b".to_owned(), "other".to_owned())];
+        assert_eq!((insert.table.as_str(), insert.values), ("t", values.to_vec()));
+        assert!(insert.text.ends_with(":committed_at"), "{}", insert.text);
+        for (wrong, told) in [
+            ("update t set a = 1", "insert into"),
+            ("insert into ks.t (a) values (:a) using timestamp :committed_at", "without a keyspace"),
+            ("insert into t (a) values (:a)", "using timestamp"),
+            ("insert into t (a) values (:a) using timestamp :now", "using timestamp"),
+            ("insert into t (a) values (:a) using timestamp :committed_at and ttl 5", "using timestamp"),
+            ("insert into t (a) values (1) using timestamp :committed_at", "must be a marker"),
+            ("insert into t (a, b) values (:a) using timestamp :committed_at", "2 columns and 1 values"),
+            ("insert into t (a) values (:a) if not exists", "using timestamp"),
+            ("insert into t (a) values (:a) using timestamp :committed_at; drop table t", "using timestamp"),
+        ] {
+            let error = parse_insert(wrong).unwrap_err();
+            assert!(error.contains(told), "{wrong}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_question_must_fix_the_partition_key() {
+        let table = parse_table(DDL).unwrap();
+        assert!(unrestricted("select * from t where org_id = :o", &table).is_empty());
+        assert!(unrestricted("select * from t where org_id in (:a, :b)", &table).is_empty());
+        assert_eq!(unrestricted("select * from t where usage_date = :d", &table), ["org_id"]);
+        assert_eq!(unrestricted("select * from t where org_id > :d", &table), ["org_id"]);
     }
 
     #[test]

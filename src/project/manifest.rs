@@ -1,6 +1,7 @@
 //! A project as written: the TOML files, key by key. Unknown keys are refused; meaning is checked in [`super`].
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use serde::Deserialize;
 
@@ -62,11 +63,44 @@ impl Default for Limits {
     }
 }
 
+/// Where the marts are published. Without hosts (here or from the caller) nothing is, and gold answers questions.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServingManifest {
     /// The Cassandra keyspace of the marts.
     pub keyspace: String,
+    /// Nodes to begin with: `host` or `host:port`.
+    #[serde(default)]
+    pub hosts: Vec<String>,
+    /// The datacenter that is written and read.
+    pub datacenter: Option<String>,
+    /// Copies per datacenter, for a keyspace that is created: `NetworkTopologyStrategy`.
+    #[serde(default)]
+    pub replication: BTreeMap<String, u32>,
+    /// Copies in all, for a keyspace that is created without `replication`: `SimpleStrategy`.
+    pub replication_factor: Option<u32>,
+    pub user: Option<String>,
+    /// A file that holds the password and nothing else.
+    pub password_file: Option<PathBuf>,
+    /// Certificates that vouch for the nodes, PEM. With it the connection is encrypted.
+    pub tls_ca: Option<PathBuf>,
+    /// Our own certificate and its key, PEM, where the nodes ask for one.
+    pub tls_certificate: Option<PathBuf>,
+    pub tls_key: Option<PathBuf>,
+    /// Requests that may be on their way at once.
+    #[serde(default = "default_max_requests")]
+    pub max_requests: usize,
+    /// For how long a refused or lost request is repeated. Seconds.
+    #[serde(default = "default_retry_seconds")]
+    pub retry_seconds: u64,
+}
+
+fn default_max_requests() -> usize {
+    64
+}
+
+fn default_retry_seconds() -> u64 {
+    60
 }
 
 /// `sql/bronze/<source>.toml`.

@@ -4,9 +4,11 @@
 //! touches no data. No table, column or rule of a domain is known here or anywhere else in the engine.
 
 pub mod cql;
+pub mod cql_type;
 pub mod diagnostics;
 mod graph;
 pub mod manifest;
+pub mod mart;
 pub mod model;
 mod read;
 pub mod source;
@@ -19,6 +21,7 @@ use arrow::array::RecordBatch;
 
 use self::diagnostics::Diagnostic;
 use self::manifest::{Limits, ParameterManifest, ServingManifest, SeverityName};
+use self::mart::Mart;
 use self::model::Model;
 use self::source::Source;
 use crate::error::{Error, Result};
@@ -40,6 +43,8 @@ pub struct Project {
     pub references: Vec<Reference>,
     pub checks: Vec<Check>,
     pub questions: Vec<Question>,
+    /// What is published, by name.
+    pub marts: Vec<Mart>,
     pub generators: Vec<Generator>,
 }
 

@@ -16,7 +16,8 @@ use super::model::{Dates, Model, Span};
 use super::read::{Pair, Text, Written};
 use super::source::{Mode, Rule, Source, Warning};
 use super::sql::{self, PARTITIONS_SUFFIX, TableName};
-use super::{Check, Generator, Project, Question, Reference, cql, graph};
+use super::cql_type::CqlType;
+use super::{Check, Generator, Project, Question, Reference, cql, graph, mart};
 use crate::decode::{Column, Format, Layout, Type};
 use crate::engine;
 use crate::generate::query;
@@ -90,8 +91,9 @@ pub(super) async fn validate(folder: &Path, written: Written, found: &mut Diagno
         }
         generators.push(Generator { source: name.clone(), file: text.file.clone(), sql: text.text.clone() });
     }
-    for text in written.publish.values() {
-        found.add(&text.file, 0, "unused file; publishing statements are not read yet");
+    let marts = mart::marts(&written, &tables, &models, found);
+    if let Some(serving) = &written.project.serving {
+        mart::check_serving(serving, found);
     }
     Some(Project {
         folder: folder.to_path_buf(),
@@ -106,6 +108,7 @@ pub(super) async fn validate(folder: &Path, written: Written, found: &mut Diagno
         references,
         checks,
         questions,
+        marts,
         generators,
     })
 }
@@ -760,31 +763,7 @@ fn compare_columns(table: &cql::ServingTable, mart: &Model, text: &Text, found: 
 
 /// Whether a mart's column can be kept in a CQL column of that type without loss.
 fn fits(data_type: &DataType, kind: &str) -> bool {
-    match data_type {
-        DataType::Utf8View => matches!(kind, "text" | "varchar" | "ascii"),
-        DataType::Boolean => kind == "boolean",
-        DataType::Int32 => matches!(kind, "int" | "bigint" | "varint"),
-        DataType::Int64 => matches!(kind, "bigint" | "varint" | "counter"),
-        DataType::Float64 => kind == "double",
-        DataType::Decimal128(_, _) => kind == "decimal",
-        DataType::Date32 => kind == "date",
-        DataType::Timestamp(_, _) => kind == "timestamp",
-        DataType::List(item) => ["list", "set", "frozen<list", "frozen<set"].iter().any(|outer| {
-            kind.strip_prefix(outer)
-                .and_then(|rest| rest.strip_prefix('<'))
-                .is_some_and(|rest| fits(item.data_type(), rest.trim_end_matches('>')))
-        }),
-        DataType::Map(entries, _) => {
-            let DataType::Struct(pair) = entries.data_type() else {
-                return false;
-            };
-            let inner = kind.strip_prefix("map<").and_then(|rest| rest.strip_suffix('>'));
-            inner.and_then(|inner| inner.split_once(',')).is_some_and(|(key, value)| {
-                fits(pair[0].data_type(), key) && fits(pair[1].data_type(), value)
-            })
-        }
-        _ => false,
-    }
+    CqlType::parse(kind).is_some_and(|kind| kind.keeps(data_type))
 }
 
 async fn question(
@@ -802,6 +781,14 @@ async fn question(
             return None;
         }
     };
+    if let Some(table) = tables.iter().find(|table| table.name == select.table) {
+        for column in cql::unrestricted(&code.text, table) {
+            let message = format!(
+                "`{column}` is part of the partition key: fix it by `{column} = :{column}`, or add a table for the question"
+            );
+            found.add_at(&code.file, &code.text, "where", message);
+        }
+    }
     let parameters = &pair.manifest.parameters;
     for marker in &select.markers {
         if !parameters.contains_key(marker) {

@@ -1,0 +1,325 @@
+//! Gold → serving: what a store holds is brought to what gold says.
+//!
+//! Which partitions of a serving table changed follows from the mart's log: the files that came and went since the version
+//! that the store says it holds. Of their rows the ones that differ name the partitions to be replaced, each whole and as of
+//! one time. A publication is claimed first and reported last ([`crate::store::state`]), so one that was killed is known by
+//! its claim, and what it may have written is written again by the next.
+
+mod compare;
+mod rows;
+
+use std::collections::HashSet;
+
+use futures::{StreamExt, TryStreamExt};
+use serde::Serialize;
+
+pub use self::compare::{Difference, Kind, Reconciled, reconcile};
+use self::rows::{History, load, ranges};
+use super::Run;
+use crate::error::{During, Error, Result};
+use crate::lake::table::Table;
+use crate::project::mart::Mart;
+use crate::store::ServingStore;
+use crate::store::rows::{Partition, TokenRange};
+use crate::store::state::{Claim, GoldVersion, Published, State};
+
+/// Marts that are published at the same time: one is read while the other is written.
+const CONCURRENT_MARTS: usize = 2;
+
+/// Partitions of a mart that are under way; how many requests really are is for the store to say.
+const CONCURRENT_PARTITIONS: usize = 128;
+
+/// Another publisher can be faster this often.
+const MAX_ATTEMPTS: usize = 20;
+
+/// What was written of a mart.
+#[derive(Debug, Clone, Serialize)]
+pub struct Publication {
+    pub mart: String,
+    pub rows: u64,
+    /// Partitions that were replaced.
+    pub partitions: u64,
+    /// Those of them that have no rows any more.
+    pub removed: u64,
+    /// Why, for people.
+    pub what: String,
+    pub seconds: f64,
+}
+
+/// How much is published.
+#[derive(Debug, Clone, Default)]
+pub struct Scope {
+    /// Everything is written, and what gold does not have is removed, whatever the store says that it holds.
+    pub is_full: bool,
+    /// Tables that were created just now: nobody has written to them.
+    pub created: Vec<String>,
+}
+
+/// What has to be written.
+#[derive(Debug, Clone, PartialEq)]
+enum Work {
+    Nothing,
+    /// A newer run is ahead of us.
+    Superseded(i64),
+    /// What changed along these versions.
+    Changes(Vec<GoldVersion>),
+    /// Everything; says why.
+    Whole(&'static str),
+}
+
+/// Publishes the marts that gold has. Those that the store already holds are left alone.
+///
+/// # Errors
+/// The stores'; `Conflict` where the store holds what another lake, or a later state of this one, has published.
+pub async fn publish(
+    run: &Run,
+    store: &dyn ServingStore,
+    marts: &[Mart],
+    scope: &Scope,
+) -> Result<Vec<Publication>> {
+    run.progress.stage("gold → serving");
+    let published: Vec<Option<Publication>> = futures::stream::iter(marts)
+        .map(|mart| async move {
+            publish_mart(run, store, mart, scope).await.during(|| format!("publishing `{}`", mart.name))
+        })
+        .buffered(CONCURRENT_MARTS)
+        .try_collect()
+        .await?;
+    Ok(published.into_iter().flatten().collect())
+}
+
+async fn publish_mart(
+    run: &Run,
+    store: &dyn ServingStore,
+    mart: &Mart,
+    scope: &Scope,
+) -> Result<Option<Publication>> {
+    let begun = std::time::Instant::now();
+    let table = run.table(&mart.gold())?;
+    let Some(gold) = gold_version(table).await? else {
+        return Ok(None);
+    };
+    for _ in 0..MAX_ATTEMPTS {
+        let state = store.state(mart).await?;
+        let work = decide(table, mart, &gold, state.as_ref(), scope).await?;
+        let (chain, why) = match &work {
+            Work::Nothing => return Ok(None),
+            Work::Superseded(version) => {
+                tracing::info!("a newer run has published version {version} of `{}`", mart.name);
+                return Ok(None);
+            }
+            Work::Changes(chain) => (chain.clone(), "what changed".to_owned()),
+            Work::Whole(why) => (known_versions(&gold, state.as_ref()), format!("everything: {why}")),
+        };
+        let is_whole = matches!(work, Work::Whole(_));
+        let history = match History::open(run, mart, &chain).await? {
+            Some(history) => history,
+            // what the log no longer tells can't be compared
+            None if is_whole => History::of(run, mart)?,
+            None => {
+                let scope = Scope { is_full: true, ..scope.clone() };
+                return Box::pin(publish_mart(run, store, mart, &scope)).await;
+            }
+        };
+        let claim = Claim {
+            at: State::next_time(state.as_ref(), &gold),
+            gold: gold.clone(),
+            owner: run.lake.unique_name(),
+            fingerprint: mart.fingerprint(),
+            is_whole,
+        };
+        let at = claim.at;
+        let is_new = state.is_none() && scope.created.contains(&mart.name);
+        let claimed = State::with_claim(state.as_ref(), claim);
+        if !store.advance(mart, state.as_ref().map(|state| state.at), &claimed).await? {
+            continue;
+        }
+        crate::failpoint::hit(&format!("publish {}", mart.name));
+        let refreshed = chrono::Utc::now().timestamp_millis();
+        let mut written = Publication {
+            mart: mart.name.clone(),
+            rows: 0,
+            partitions: 0,
+            removed: 0,
+            what: why,
+            seconds: 0.0,
+        };
+        for range in ranges(table) {
+            let partitions = changed_partitions(run, store, mart, &history, range, is_whole, is_new).await?;
+            replace_all(run, store, mart, &partitions, at, is_new, &mut written).await?;
+        }
+        crate::failpoint::hit(&format!("written {}", mart.name));
+        let before = state.as_ref().and_then(|state| state.published.as_ref());
+        let published = Published {
+            gold: gold.clone(),
+            at,
+            fingerprint: mart.fingerprint(),
+            refreshed: before.filter(|_| !is_whole).map_or(refreshed, |before| before.refreshed),
+            rows: table.num_records(),
+        };
+        let finished = State { at, published: Some(published), claims: Vec::new() };
+        if !store.advance(mart, Some(at), &finished).await? {
+            tracing::info!("a newer run is publishing `{}`", mart.name);
+        }
+        crate::failpoint::hit(&format!("published {}", mart.name));
+        written.seconds = begun.elapsed().as_secs_f64();
+        return Ok(Some(written));
+    }
+    Err(Error::conflict("other publishers were faster again and again; publish again later"))
+}
+
+/// The mart's version in the lake; `None` before its first.
+async fn gold_version(table: &Table) -> Result<Option<GoldVersion>> {
+    let Some(snapshot) = table.snapshot() else {
+        return Ok(None);
+    };
+    Ok(Some(GoldVersion {
+        table: snapshot.metadata.id.clone(),
+        version: snapshot.version,
+        committed: table.committed_at(snapshot.version).await?,
+    }))
+}
+
+/// The versions of this lake's table that may be in the store, in order; the last is gold's own.
+fn known_versions(gold: &GoldVersion, state: Option<&State>) -> Vec<GoldVersion> {
+    let published = state.and_then(|state| state.published.as_ref()).map(|published| &published.gold);
+    let claims = state.into_iter().flat_map(|state| &state.claims).map(|claim| &claim.gold);
+    let of_ours = published.into_iter().chain(claims).filter(|known| known.table == gold.table);
+    of_ours.chain([gold]).cloned().collect()
+}
+
+async fn decide(
+    table: &Table,
+    mart: &Mart,
+    gold: &GoldVersion,
+    state: Option<&State>,
+    scope: &Scope,
+) -> Result<Work> {
+    if scope.is_full {
+        return Ok(Work::Whole("asked for"));
+    }
+    if scope.created.contains(&mart.name) && state.is_some() {
+        return Ok(Work::Whole("the table was gone"));
+    }
+    let Some(state) = state else {
+        return Ok(Work::Whole("never published"));
+    };
+    let known = state.published.iter().map(|published| &published.gold);
+    for known in known.chain(state.claims.iter().map(|claim| &claim.gold)) {
+        match is_history(table, gold, known).await? {
+            Relation::Earlier => {}
+            Relation::Ahead => return Ok(Work::Superseded(known.version)),
+            Relation::Foreign if known.committed < gold.committed => {
+                return Ok(Work::Whole("the lake is another one"));
+            }
+            Relation::Foreign => {
+                return Err(Error::conflict(
+                    "the store holds what another lake has published later, or this one before it was restored; \
+                     `medallion publish --full` publishes what this lake has",
+                ));
+            }
+        }
+    }
+    let Some(published) = &state.published else {
+        return Ok(Work::Whole("a first publication did not finish"));
+    };
+    let fingerprint = mart.fingerprint();
+    if published.fingerprint != fingerprint || state.claims.iter().any(|claim| claim.fingerprint != fingerprint) {
+        return Ok(Work::Whole("the table or the statement has changed"));
+    }
+    if state.claims.iter().any(|claim| claim.is_whole) {
+        return Ok(Work::Whole("a publication of everything did not finish"));
+    }
+    let age = chrono::Utc::now().timestamp_millis() - published.refreshed;
+    if mart.table.ttl.is_some_and(|ttl| age > i64::from(ttl) * 1000 / 2) {
+        return Ok(Work::Whole("rows would expire"));
+    }
+    if state.holds(gold, &fingerprint) {
+        return Ok(Work::Nothing);
+    }
+    Ok(Work::Changes(known_versions(gold, Some(state))))
+}
+
+/// How a version that the store knows stands to ours.
+enum Relation {
+    /// It is ours, or one before it.
+    Earlier,
+    /// The lake has moved on since we looked at it.
+    Ahead,
+    /// It is not in the lake's log.
+    Foreign,
+}
+
+async fn is_history(table: &Table, gold: &GoldVersion, known: &GoldVersion) -> Result<Relation> {
+    if known == gold {
+        return Ok(Relation::Earlier);
+    }
+    if known.table != gold.table {
+        return Ok(Relation::Foreign);
+    }
+    // an entry that was cleaned up can't be held against it
+    let committed = table.committed_at(known.version).await.unwrap_or(known.committed);
+    let is_there = known.version < gold.version || table.committed_at(known.version).await.is_ok();
+    Ok(match (is_there && committed == known.committed, known.version <= gold.version) {
+        (false, _) => Relation::Foreign,
+        (true, true) => Relation::Earlier,
+        (true, false) => Relation::Ahead,
+    })
+}
+
+/// The partitions of a range that must be replaced, with all their rows; those that gold no longer has are empty.
+async fn changed_partitions(
+    run: &Run,
+    store: &dyn ServingStore,
+    mart: &Mart,
+    history: &History,
+    range: TokenRange,
+    is_whole: bool,
+    is_new: bool,
+) -> Result<Vec<Partition>> {
+    let mut touched: HashSet<Box<[u8]>, ahash::RandomState> = HashSet::default();
+    if !is_new {
+        history.touched(run, mart, range, &mut touched).await?;
+    }
+    if !is_whole && touched.is_empty() {
+        return Ok(Vec::new());
+    }
+    let is_touched = |key: &[u8]| touched.contains(key);
+    let wanted: Option<&(dyn Fn(&[u8]) -> bool + Sync)> = if is_whole { None } else { Some(&is_touched) };
+    let mut partitions = load(run, mart, history.newest(run, mart)?, range, wanted).await?;
+    if is_whole && !is_new {
+        touched.extend(store.keys(mart, range).await?);
+    }
+    for key in touched {
+        partitions.by_key.entry(key).or_insert_with_key(|key| Partition::empty(key));
+    }
+    Ok(partitions.by_key.into_values().collect())
+}
+
+async fn replace_all(
+    run: &Run,
+    store: &dyn ServingStore,
+    mart: &Mart,
+    partitions: &[Partition],
+    at: i64,
+    is_new: bool,
+    written: &mut Publication,
+) -> Result<()> {
+    let place = format!("replace {}", mart.name);
+    let place = &place;
+    let mut replacing = futures::stream::iter(partitions)
+        .map(|partition| async move {
+            crate::failpoint::hit(place);
+            store.replace(mart, partition, at, is_new).await?;
+            Result::Ok(partition.num_rows() as u64)
+        })
+        .buffer_unordered(CONCURRENT_PARTITIONS);
+    while let Some(rows) = replacing.next().await {
+        let rows = rows?;
+        run.progress.inc(rows);
+        written.rows += rows;
+        written.partitions += 1;
+        written.removed += u64::from(rows == 0);
+    }
+    Ok(())
+}

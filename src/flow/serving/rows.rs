@@ -1,0 +1,137 @@
+//! Gold's rows, gathered by serving partition, a range of tokens at a time so that memory is bounded.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use futures::TryStreamExt;
+
+use super::super::Run;
+use crate::engine;
+use crate::error::{During, Result};
+use crate::lake::log::Snapshot;
+use crate::lake::scan::LakeScan;
+use crate::lake::table::Table;
+use crate::project::mart::Mart;
+use crate::store::encode;
+use crate::store::rows::{Partitions, TokenRange};
+use crate::store::state::GoldVersion;
+
+/// Rows that are held at once.
+const RANGE_ROWS: u64 = 500_000;
+
+/// Ranges of tokens of a bounded number of the table's rows.
+pub(super) fn ranges(table: &Table) -> Vec<TokenRange> {
+    let parts = table.num_records().div_ceil(RANGE_ROWS).max(1);
+    if parts == 1 {
+        return vec![TokenRange::ALL];
+    }
+    TokenRange::split(usize::try_from(parts).unwrap_or(usize::MAX))
+}
+
+/// The rows of a scan, encoded and gathered by partition: of those whose key is `wanted` and whose token is in `range`.
+///
+/// # Errors
+/// The lake's, and `Data` where a value can't be kept by the store.
+pub(super) async fn load(
+    run: &Run,
+    mart: &Mart,
+    scan: LakeScan,
+    range: TokenRange,
+    wanted: Option<&(dyn Fn(&[u8]) -> bool + Sync)>,
+) -> Result<Partitions> {
+    let mut found = Partitions::default();
+    let context = engine::context(&run.state);
+    let read = async {
+        let mut stream = context.read_table(Arc::new(scan))?.execute_stream().await?;
+        while let Some(batch) = stream.try_next().await? {
+            encode::gather(mart, &batch, range, wanted.map(|wanted| wanted as &dyn Fn(&[u8]) -> bool), &mut found)?;
+        }
+        Result::Ok(())
+    };
+    read.await.during(|| format!("reading `{}`", mart.gold()))?;
+    Ok(found)
+}
+
+/// Versions of a mart's table, oldest first; the last is the one to be published.
+pub(super) struct History {
+    table: Table,
+    schema: SchemaRef,
+    partition: Vec<String>,
+    before: Vec<Arc<Snapshot>>,
+}
+
+impl History {
+    /// Only the version that the run sees.
+    pub(super) fn of(run: &Run, mart: &Mart) -> Result<Self> {
+        let table = run.table(&mart.gold())?.clone();
+        let (schema, partition) = run.declared(&mart.gold())?;
+        Ok(Self { table, schema, partition, before: Vec::new() })
+    }
+
+    /// The versions of `chain`; `None` where the log no longer tells one of them, or kept it otherwise.
+    pub(super) async fn open(run: &Run, mart: &Mart, chain: &[GoldVersion]) -> Result<Option<Self>> {
+        let mut history = Self::of(run, mart)?;
+        for version in chain {
+            let snapshot = match history.table.snapshot() {
+                Some(newest) if newest.version == version.version => Arc::clone(newest),
+                _ => match history.table.at(version.version).await {
+                    Some(snapshot) => Arc::new(snapshot),
+                    None => return Ok(None),
+                },
+            };
+            if snapshot.metadata.partition_columns != history.partition {
+                return Ok(None);
+            }
+            history.before.push(snapshot);
+        }
+        Ok(Some(history))
+    }
+
+    /// The rows to be published.
+    pub(super) fn newest(&self, run: &Run, mart: &Mart) -> Result<LakeScan> {
+        let table = run.table(&mart.gold())?;
+        run.scan(table, Arc::clone(&self.schema), &self.partition, None)
+    }
+
+    /// Adds the keys of the partitions whose rows differ between any version and the next.
+    pub(super) async fn touched(
+        &self,
+        run: &Run,
+        mart: &Mart,
+        range: TokenRange,
+        touched: &mut HashSet<Box<[u8]>, ahash::RandomState>,
+    ) -> Result<()> {
+        for pair in self.before.windows(2) {
+            let [before, after] = pair else {
+                continue;
+            };
+            let removed = self.only_in(run, mart, before, after, range).await?;
+            let added = self.only_in(run, mart, after, before, range).await?;
+            let digest = |of: &Partitions, key: &[u8]| of.by_key.get(key).map_or(0, |rows| rows.digest());
+            for key in removed.by_key.keys().chain(added.by_key.keys()) {
+                if !touched.contains(key) && digest(&removed, key) != digest(&added, key) {
+                    touched.insert(key.clone());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The rows of the files of `version` that `other` does not have.
+    async fn only_in(
+        &self,
+        run: &Run,
+        mart: &Mart,
+        version: &Snapshot,
+        other: &Snapshot,
+        range: TokenRange,
+    ) -> Result<Partitions> {
+        let mut files = version.files.values().filter(|file| !other.files.contains_key(&file.path)).peekable();
+        if files.peek().is_none() {
+            return Ok(Partitions::default());
+        }
+        let scan = LakeScan::of_files(&self.table, Arc::clone(&self.schema), &self.partition, files)?;
+        load(run, mart, scan, range, None).await
+    }
+}

@@ -1,0 +1,348 @@
+//! Cassandra, and what speaks its protocol.
+//!
+//! A partition is replaced by one batch over one partition, which Cassandra applies as a whole: `DELETE … USING TIMESTAMP
+//! at − 1`, then the rows `USING TIMESTAMP at`. A partition of more than [`ATOMIC_BYTES`] takes several requests: first the
+//! rows, then the delete, so that a reader sees old and new rows together for a moment, but never misses one. Why so:
+//! `docs/decisions/0003-publishing.md`.
+
+pub mod connect;
+mod question;
+mod raw;
+pub mod request;
+mod schema;
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::StreamExt;
+use scylla::client::session::Session;
+use scylla::statement::batch::{Batch, BatchStatement, BatchType};
+use scylla::statement::prepared::PreparedStatement;
+use scylla::statement::{Consistency, Statement};
+
+pub use self::connect::{Target, connect};
+use self::raw::{Bound, RawRow};
+use self::request::{Throttle, prepare_refusal};
+pub use self::schema::{Plan, STATE_TABLE};
+use super::ServingStore;
+use super::rows::{Partition, Partitions, TokenRange, key_of, push_cell};
+use super::state::State;
+use crate::error::{During, Error, Result};
+use crate::project::Project;
+use crate::project::manifest::ServingManifest;
+use crate::project::mart::Mart;
+
+/// What one batch may hold: up to here a partition is replaced at once. Cassandra refuses 16 MiB.
+const ATOMIC_BYTES: usize = 1024 * 1024;
+
+/// What one of several batches for a larger partition holds.
+const CHUNK_BYTES: usize = 128 * 1024;
+
+/// Statements of a batch that Cassandra can count.
+const MAX_STATEMENTS: usize = 60_000;
+
+/// Rows of one page of an answer.
+const PAGE_ROWS: i32 = 2000;
+
+/// A cluster that marts are published to.
+pub struct Cassandra {
+    session: Session,
+    target: Target,
+    throttle: Throttle,
+    prepared: Mutex<HashMap<String, PreparedStatement>>,
+}
+
+impl Cassandra {
+    /// Connects to the cluster.
+    ///
+    /// # Errors
+    /// As [`connect()`].
+    pub async fn open(target: Target, serving: &ServingManifest) -> Result<Self> {
+        let session = connect(&target).await?;
+        let throttle = Throttle::new(serving.max_requests, Duration::from_secs(serving.retry_seconds));
+        Ok(Self { session, target, throttle, prepared: Mutex::default() })
+    }
+
+    pub fn keyspace(&self) -> &str {
+        &self.target.keyspace
+    }
+
+    /// Makes the keyspace ready for the marts: compares, creates what is missing, adds columns with `migrate`. Says which
+    /// tables were created.
+    ///
+    /// # Errors
+    /// `Project`, column by column, where a table is not what the project declares; then nothing was changed.
+    pub async fn prepare(&self, serving: &ServingManifest, marts: &[Mart], migrate: bool) -> Result<Vec<String>> {
+        if !schema::has_keyspace(self).await? {
+            schema::create_keyspace(self, serving).await?;
+        }
+        self.use_keyspace().await?;
+        let created = schema::prepare(self, marts, migrate).await?;
+        // every statement, before the first write
+        for mart in marts {
+            self.insert(mart).await.during(|| format!("`cql/publish/{}.cql`", mart.name))?;
+        }
+        Ok(created)
+    }
+
+    /// Compares the project with the live cluster without changing it: tables, publishing statements, questions.
+    ///
+    /// # Errors
+    /// `Project` where something does not fit.
+    pub async fn check(&self, project: &Project) -> Result<Plan> {
+        if !schema::has_keyspace(self).await? {
+            let missing = project.marts.iter().map(|mart| mart.name.clone()).collect();
+            return Ok(Plan { missing, ..Plan::default() });
+        }
+        self.use_keyspace().await?;
+        let plan = schema::compare(self, &project.marts).await?;
+        schema::refuse(self, &plan, false)?;
+        let is_there = |table: &String| !plan.missing.contains(table);
+        for mart in project.marts.iter().filter(|mart| is_there(&mart.name)) {
+            self.insert(mart).await.during(|| format!("`cql/publish/{}.cql`", mart.name))?;
+        }
+        let published = |table: &String| project.marts.iter().any(|mart| mart.name == *table);
+        for question in &project.questions {
+            if published(&question.table) && is_there(&question.table) {
+                self.prepared(&question.cql).await.during(|| format!("`{}`", question.file.display()))?;
+            }
+        }
+        Ok(plan)
+    }
+
+    /// Uses the keyspace for every statement that names none.
+    ///
+    /// # Errors
+    /// `Project` where there is no such keyspace.
+    pub async fn use_keyspace(&self) -> Result<()> {
+        self.session.use_keyspace(self.keyspace(), false).await.map_err(|error| {
+            Error::project(format!(
+                "there is no keyspace `{}`; `medallion publish` creates it",
+                self.keyspace()
+            ))
+            .because(error)
+        })
+    }
+
+    /// Changes the schema, and waits until the nodes agree.
+    async fn define(&self, statement: &str) -> Result<()> {
+        let mut statement = Statement::new(statement.trim().trim_end_matches(';'));
+        statement.set_is_idempotent(true);
+        statement.set_request_timeout(Some(Duration::from_secs(60)));
+        let attempt = || async { self.session.query_unpaged(statement.clone(), ()).await.map(|_| ()) };
+        self.throttle.send("changing the schema", attempt).await
+    }
+
+    /// A statement, prepared once. After a restart of a node the driver prepares it again by itself.
+    async fn prepared(&self, text: &str) -> Result<PreparedStatement> {
+        let text = text.trim().trim_end_matches(';').trim_end();
+        let lock = || self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = lock().get(text) {
+            return Ok(known.clone());
+        }
+        let mut prepared =
+            self.session.prepare(text).await.map_err(|error| prepare_refusal("preparing a statement", error))?;
+        prepared.set_is_idempotent(true);
+        prepared.set_page_size(PAGE_ROWS);
+        lock().insert(text.to_owned(), prepared.clone());
+        Ok(prepared)
+    }
+
+    async fn insert(&self, mart: &Mart) -> Result<PreparedStatement> {
+        let prepared = self.prepared(&mart.insert.text).await?;
+        let num_values = prepared.get_variable_col_specs().len();
+        if num_values != mart.insert.values.len() + 1 {
+            return Err(Error::project(format!(
+                "the statement binds {num_values} values, not one per column and the time"
+            )));
+        }
+        Ok(prepared)
+    }
+
+    /// Every row of a statement's answer, page by page.
+    async fn rows(&self, what: &str, prepared: &PreparedStatement, values: Bound<'_>) -> Result<Vec<RawRow>> {
+        let mut rows = Vec::new();
+        self.each_row(what, prepared, values, |row| {
+            rows.push(row);
+            Ok(())
+        })
+        .await?;
+        Ok(rows)
+    }
+
+    async fn each_row(
+        &self,
+        what: &str,
+        prepared: &PreparedStatement,
+        values: Bound<'_>,
+        mut each: impl FnMut(RawRow) -> Result<()>,
+    ) -> Result<()> {
+        use scylla::response::{PagingState, PagingStateResponse};
+        let mut paging = PagingState::start();
+        loop {
+            let attempt = || self.session.execute_single_page(prepared, values, paging.clone());
+            let (answer, next) = self.throttle.send(what, attempt).await?;
+            let damaged = |error: &dyn std::fmt::Display| {
+                Error::bug(format!("{what}: cassandra's answer can't be read: {error}"))
+            };
+            let answer = answer.into_rows_result().map_err(|error| damaged(&error))?;
+            for row in answer.rows::<RawRow>().map_err(|error| damaged(&error))? {
+                each(row.map_err(|error| damaged(&error))?)?;
+            }
+            match next {
+                PagingStateResponse::HasMorePages { state } => paging = state,
+                PagingStateResponse::NoMorePages => return Ok(()),
+            }
+        }
+    }
+
+    async fn execute(&self, what: &str, prepared: &PreparedStatement, values: Bound<'_>) -> Result<()> {
+        let attempt = || async { self.session.execute_unpaged(prepared, values).await.map(|_| ()) };
+        self.throttle.send(what, attempt).await
+    }
+
+    async fn batch(&self, what: &str, statements: Vec<BatchStatement>, values: &[Bound<'_>]) -> Result<()> {
+        let mut batch = Batch::new_with_statements(BatchType::Unlogged, statements);
+        batch.set_is_idempotent(true);
+        self.throttle.send(what, || async { self.session.batch(&batch, values).await.map(|_| ()) }).await
+    }
+}
+
+#[async_trait]
+impl ServingStore for Cassandra {
+    fn name(&self) -> String {
+        format!("cassandra at {}, keyspace `{}`", self.target.hosts.join(", "), self.keyspace())
+    }
+
+    async fn state(&self, mart: &Mart) -> Result<Option<State>> {
+        let mut prepared = self.prepared(&format!("select state from {STATE_TABLE} where mart = ?")).await?;
+        // a serial read completes what another publisher has half written
+        prepared.set_consistency(Consistency::LocalSerial);
+        let mut values = Vec::new();
+        push_cell(&mut values, Some(mart.name.as_bytes()));
+        let rows = self.rows("reading what is published", &prepared, Bound::Values(&values)).await?;
+        match rows.first().and_then(|row| row.bytes(0)) {
+            None => Ok(None),
+            Some(text) => Ok(Some(serde_json::from_slice(text).map_err(|error| {
+                Error::data(format!(
+                    "the state of `{}` in `{}.{STATE_TABLE}` is damaged; delete the row and publish with `--full`",
+                    mart.name,
+                    self.keyspace()
+                ))
+                .because(error)
+            })?)),
+        }
+    }
+
+    async fn advance(&self, mart: &Mart, expected: Option<i64>, next: &State) -> Result<bool> {
+        let version = next.published.as_ref().map(|published| published.gold.version.to_be_bytes());
+        let committed = next.published.as_ref().map(|published| published.gold.committed.to_be_bytes());
+        let text = serde_json::to_vec(next)?;
+        let at = next.at.to_be_bytes();
+        let mut values = Vec::new();
+        let new: [Option<&[u8]>; 4] =
+            [Some(&at), version.as_ref().map(|v| &v[..]), committed.as_ref().map(|c| &c[..]), Some(&text)];
+        let query = match expected {
+            None => {
+                push_cell(&mut values, Some(mart.name.as_bytes()));
+                new.iter().for_each(|value| push_cell(&mut values, *value));
+                format!(
+                    "insert into {STATE_TABLE} (mart, at, version, committed_at, state) values (?, ?, ?, ?, ?) if not exists"
+                )
+            }
+            Some(expected) => {
+                new.iter().for_each(|value| push_cell(&mut values, *value));
+                push_cell(&mut values, Some(mart.name.as_bytes()));
+                push_cell(&mut values, Some(&expected.to_be_bytes()));
+                format!(
+                    "update {STATE_TABLE} set at = ?, version = ?, committed_at = ?, state = ? where mart = ? if at = ?"
+                )
+            }
+        };
+        let prepared = self.prepared(&query).await?;
+        let rows = self.rows("saying what is published", &prepared, Bound::Values(&values)).await?;
+        if rows.first().and_then(|row| row.bytes(0)) == Some(&[1]) {
+            return Ok(true);
+        }
+        // the answer to an attempt before this one may have been lost
+        Ok(self.state(mart).await?.as_ref() == Some(next))
+    }
+
+    async fn replace(&self, mart: &Mart, partition: &Partition, at: i64, is_new: bool) -> Result<()> {
+        let what = mart.name.as_str();
+        let insert = self.insert(mart).await?;
+        let delete = self.prepared(&schema::delete_partition(mart)).await?;
+        let deleted = Bound::Delete { key: &partition.key, at: at - 1 };
+        if partition.num_rows() == 0 {
+            return self.execute(what, &delete, deleted).await;
+        }
+        let inserted = |row| Bound::Insert { row, at };
+        let is_atomic = partition.num_bytes() <= ATOMIC_BYTES && partition.num_rows() < MAX_STATEMENTS;
+        if is_atomic && is_new && partition.num_rows() == 1 {
+            return self.execute(what, &insert, inserted(partition.row(0))).await;
+        }
+        if is_atomic {
+            let mut values: Vec<Bound<'_>> = partition.rows().map(inserted).collect();
+            let mut statements = vec![BatchStatement::PreparedStatement(insert); values.len()];
+            if !is_new {
+                values.push(deleted);
+                statements.push(BatchStatement::PreparedStatement(delete));
+            }
+            return self.batch(what, statements, &values).await;
+        }
+        let mut chunk = Vec::new();
+        let mut num_bytes = 0;
+        for at_row in 0..partition.num_rows() {
+            chunk.push(inserted(partition.row(at_row)));
+            num_bytes += partition.row(at_row).len();
+            let is_last = at_row + 1 == partition.num_rows();
+            if num_bytes >= CHUNK_BYTES || chunk.len() >= MAX_STATEMENTS || is_last {
+                let statements = vec![BatchStatement::PreparedStatement(insert.clone()); chunk.len()];
+                self.batch(what, statements, &chunk).await?;
+                chunk.clear();
+                num_bytes = 0;
+            }
+        }
+        match is_new {
+            true => Ok(()),
+            false => self.execute(what, &delete, deleted).await,
+        }
+    }
+
+    async fn read(&self, mart: &Mart, range: TokenRange) -> Result<Partitions> {
+        let prepared = self.prepared(&schema::select_range(mart)).await?;
+        let mut found = Partitions::default();
+        let (mut row_bytes, mut key) = (Vec::new(), Vec::new());
+        let each = |row: RawRow| {
+            row_bytes.clear();
+            row.0.iter().for_each(|value| push_cell(&mut row_bytes, value.as_deref()));
+            key_of(mart, &row_bytes, &mut key);
+            found.push(&key, &row_bytes);
+            Ok(())
+        };
+        self.each_row(&mart.name, &prepared, Bound::Values(&bounds(range)), each).await?;
+        Ok(found)
+    }
+
+    async fn keys(&self, mart: &Mart, range: TokenRange) -> Result<Vec<Box<[u8]>>> {
+        let prepared = self.prepared(&schema::select_keys(mart)).await?;
+        let mut keys = Vec::new();
+        let each = |row: RawRow| {
+            let mut key = Vec::new();
+            row.0.iter().for_each(|value| push_cell(&mut key, value.as_deref()));
+            keys.push(key.into_boxed_slice());
+            Ok(())
+        };
+        self.each_row(&mart.name, &prepared, Bound::Values(&bounds(range)), each).await?;
+        Ok(keys)
+    }
+}
+
+fn bounds(range: TokenRange) -> Vec<u8> {
+    let mut values = Vec::new();
+    push_cell(&mut values, Some(&range.after.to_be_bytes()));
+    push_cell(&mut values, Some(&range.to.to_be_bytes()));
+    values
+}

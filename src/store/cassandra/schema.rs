@@ -1,0 +1,267 @@
+//! The keyspace and its tables: compared with what the project declares before anything is written, created where they are
+//! missing, widened on request, never narrowed and never dropped.
+
+use std::collections::BTreeMap;
+
+use super::Cassandra;
+use super::raw::{Bound, RawRow};
+use crate::error::{Error, Result};
+use crate::project::cql::ServingTable;
+use crate::project::cql_type::CqlType;
+use crate::project::manifest::ServingManifest;
+use crate::project::mart::Mart;
+use crate::store::rows::push_cell;
+
+/// Our own table: what the store says about each mart ([`crate::store::state`]).
+pub const STATE_TABLE: &str = "medallion_published";
+
+const CREATE_STATE_TABLE: &str = "create table if not exists medallion_published (
+    mart text primary key,
+    at bigint,
+    version bigint,
+    committed_at timestamp,
+    state text
+) with compaction = {'class': 'LeveledCompactionStrategy'}
+    and comment = 'what of each mart is published; kept by medallion, not to be changed by hand'";
+
+/// A table as Cassandra has it.
+#[derive(Debug, Default)]
+struct LiveTable {
+    /// Name → type, kind, place in its key, order.
+    columns: BTreeMap<String, LiveColumn>,
+    ttl: u32,
+}
+
+#[derive(Debug)]
+struct LiveColumn {
+    kind: String,
+    role: String,
+    position: i32,
+    order: String,
+}
+
+/// What has to be done before rows can be written.
+#[derive(Debug, Default)]
+pub struct Plan {
+    /// Marts whose tables are missing.
+    pub missing: Vec<String>,
+    /// Column by column, what differs and can't be mended by adding.
+    pub differences: Vec<String>,
+    /// Columns that Cassandra lacks, and other changes that lose nothing.
+    pub alterations: Vec<String>,
+}
+
+/// Compares the marts' tables with the live ones. Changes nothing.
+///
+/// # Errors
+/// Those of asking.
+pub async fn compare(store: &Cassandra, marts: &[Mart]) -> Result<Plan> {
+    let mut plan = Plan::default();
+    for mart in marts {
+        match live_table(store, &mart.name).await? {
+            None => plan.missing.push(mart.name.clone()),
+            Some(live) => compare_table(&mart.table, &live, &mut plan),
+        }
+    }
+    Ok(plan)
+}
+
+/// Whether the keyspace is there.
+///
+/// # Errors
+/// Those of asking.
+pub async fn has_keyspace(store: &Cassandra) -> Result<bool> {
+    let mut values = Vec::new();
+    push_cell(&mut values, Some(store.keyspace().as_bytes()));
+    let query = "select keyspace_name from system_schema.keyspaces where keyspace_name = ?";
+    Ok(!store.ask(query, &values).await?.is_empty())
+}
+
+/// Creates the keyspace where it is missing.
+///
+/// # Errors
+/// `Usage` where the user may not.
+pub async fn create_keyspace(store: &Cassandra, serving: &ServingManifest) -> Result<()> {
+    let replication = match serving.replication.is_empty() {
+        true => format!("'SimpleStrategy', 'replication_factor': {}", serving.replication_factor.unwrap_or(1)),
+        false => {
+            let copies = serving.replication.iter().map(|(name, copies)| format!(", '{name}': {copies}"));
+            format!("'NetworkTopologyStrategy'{}", copies.collect::<String>())
+        }
+    };
+    // both were held against an allow-list when the project was read
+    let statement = format!(
+        "create keyspace if not exists {} with replication = {{'class': {replication}}}",
+        store.keyspace()
+    );
+    store.define(&statement).await
+}
+
+/// Creates the missing tables and our own; with `migrate`, adds what can be added.
+///
+/// # Errors
+/// `Project`, listing every difference, where a table is not what the project declares. Then nothing has been changed.
+pub async fn prepare(store: &Cassandra, marts: &[Mart], migrate: bool) -> Result<Vec<String>> {
+    let plan = compare(store, marts).await?;
+    refuse(store, &plan, migrate)?;
+    for statement in &plan.alterations {
+        tracing::info!("{statement}");
+        store.define(statement).await?;
+    }
+    if live_table(store, STATE_TABLE).await?.is_none() {
+        store.define(CREATE_STATE_TABLE).await?;
+    }
+    for mart in marts.iter().filter(|mart| plan.missing.contains(&mart.name)) {
+        store.define(&mart.ddl).await?;
+    }
+    Ok(plan.missing)
+}
+
+/// # Errors
+/// `Project` where the plan has differences that `migrate` does not mend.
+pub fn refuse(store: &Cassandra, plan: &Plan, migrate: bool) -> Result<()> {
+    let mut told = plan.differences.clone();
+    if !migrate {
+        told.extend(plan.alterations.iter().map(|statement| {
+            format!("{statement}: `medallion publish --migrate` does it")
+        }));
+    }
+    if told.is_empty() {
+        return Ok(());
+    }
+    Err(Error::project(format!(
+        "the tables in keyspace `{}` are not those of `cql/tables`; nothing was written:\n  {}",
+        store.keyspace(),
+        told.join("\n  ")
+    )))
+}
+
+async fn live_table(store: &Cassandra, table: &str) -> Result<Option<LiveTable>> {
+    let mut values = Vec::new();
+    push_cell(&mut values, Some(store.keyspace().as_bytes()));
+    push_cell(&mut values, Some(table.as_bytes()));
+    let columns = store
+        .ask(
+            "select column_name, type, kind, position, clustering_order from system_schema.columns \
+             where keyspace_name = ? and table_name = ?",
+            &values,
+        )
+        .await?;
+    if columns.is_empty() {
+        return Ok(None);
+    }
+    let integer = |row: &RawRow, at: usize| {
+        row.bytes(at).and_then(|bytes| bytes.try_into().ok()).map_or(0, i32::from_be_bytes)
+    };
+    let mut live = LiveTable::default();
+    for row in &columns {
+        let column = LiveColumn {
+            kind: row.text(1),
+            role: row.text(2),
+            position: integer(row, 3),
+            order: row.text(4),
+        };
+        live.columns.insert(row.text(0), column);
+    }
+    let options = store
+        .ask(
+            "select default_time_to_live from system_schema.tables where keyspace_name = ? and table_name = ?",
+            &values,
+        )
+        .await?;
+    live.ttl = options.first().map_or(0, |row| integer(row, 0).unsigned_abs());
+    Ok(Some(live))
+}
+
+fn compare_table(table: &ServingTable, live: &LiveTable, plan: &mut Plan) {
+    let name = &table.name;
+    for (column, kind) in &table.columns {
+        let role = role(table, column);
+        match live.columns.get(column) {
+            None if role.0 == "regular" => {
+                plan.alterations.push(format!("alter table {name} add {column} {kind}"));
+            }
+            None => plan.differences.push(format!("{name}.{column}: missing in cassandra, where it should be {role:?}")),
+            Some(found) => {
+                if CqlType::parse(&found.kind) != CqlType::parse(kind) {
+                    plan.differences.push(format!(
+                        "{name}.{column}: `{}` in cassandra, `{kind}` in `cql/tables/{name}.cql`",
+                        found.kind
+                    ));
+                }
+                let found_role = (found.role.as_str(), found.position, found.order.as_str());
+                if found_role != role {
+                    plan.differences.push(format!(
+                        "{name}.{column}: {} in cassandra, {} in `cql/tables/{name}.cql`",
+                        describe(found_role),
+                        describe(role)
+                    ));
+                }
+            }
+        }
+    }
+    for column in live.columns.keys().filter(|column| table.column_type(column).is_none()) {
+        plan.differences.push(format!(
+            "{name}.{column}: in cassandra only; declare it, or drop it with `alter table {name} drop {column}`"
+        ));
+    }
+    let ttl = table.ttl.unwrap_or(0);
+    if live.ttl != ttl {
+        plan.alterations.push(format!("alter table {name} with default_time_to_live = {ttl}"));
+    }
+}
+
+/// What Cassandra says of a column: kind, place in its key, order.
+fn role(table: &ServingTable, column: &str) -> (&'static str, i32, &'static str) {
+    let place = |at: usize| i32::try_from(at).unwrap_or(i32::MAX);
+    if let Some(at) = table.partition_key.iter().position(|name| name == column) {
+        return ("partition_key", place(at), "none");
+    }
+    match table.clustering.iter().position(|(name, _)| name == column) {
+        Some(at) if table.clustering[at].1 => ("clustering", place(at), "desc"),
+        Some(at) => ("clustering", place(at), "asc"),
+        None => ("regular", -1, "none"),
+    }
+}
+
+fn describe((role, position, order): (&str, i32, &str)) -> String {
+    let place = position + 1;
+    match role {
+        "partition_key" => format!("column {place} of the partition key"),
+        "clustering" => format!("column {place} of the clustering key, {order}"),
+        _ => "no part of the key".to_owned(),
+    }
+}
+
+/// A select of every column of the mart's statement, in its order, for a range of tokens.
+pub fn select_range(mart: &Mart) -> String {
+    let columns: Vec<&str> = mart.insert.values.iter().map(|(column, _)| column.as_str()).collect();
+    let key = mart.table.partition_key.join(", ");
+    format!(
+        "select {} from {} where token({key}) > ? and token({key}) <= ?",
+        columns.join(", "),
+        mart.name
+    )
+}
+
+/// A select of the partition keys of a range of tokens.
+pub fn select_keys(mart: &Mart) -> String {
+    let key = mart.table.partition_key.join(", ");
+    format!("select distinct {key} from {} where token({key}) > ? and token({key}) <= ?", mart.name)
+}
+
+/// Deletes a partition as of a time.
+pub fn delete_partition(mart: &Mart) -> String {
+    let conditions: Vec<String> =
+        mart.table.partition_key.iter().map(|column| format!("{column} = ?")).collect();
+    format!("delete from {} using timestamp ? where {}", mart.name, conditions.join(" and "))
+}
+
+impl Cassandra {
+    /// Asks a small question of the system's tables.
+    pub(super) async fn ask(&self, query: &str, values: &[u8]) -> Result<Vec<RawRow>> {
+        let prepared = self.prepared(query).await?;
+        let rows = self.rows("looking at the schema", &prepared, Bound::Values(values)).await?;
+        Ok(rows)
+    }
+}

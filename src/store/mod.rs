@@ -1,0 +1,42 @@
+//! Where questions are answered: gold itself by default, or a serving store that marts are published to.
+//!
+//! A serving store keeps a mart by partition. Whoever publishes claims a time for the mart first, writes with it, and says
+//! at the end what the store holds now ([`state::State`]). A later time wins, row by row and partition by partition,
+//! whatever order writes arrive in; that is what every implementation promises and what `store/conformance.rs` tests.
+
+pub mod cassandra;
+pub mod decode;
+pub mod encode;
+pub mod rows;
+pub mod state;
+
+use async_trait::async_trait;
+
+use self::rows::{Partition, Partitions, TokenRange};
+use self::state::State;
+use crate::error::Result;
+use crate::project::mart::Mart;
+
+/// A store that marts are published to.
+#[async_trait]
+pub trait ServingStore: Send + Sync {
+    /// What the store is, for messages.
+    fn name(&self) -> String;
+
+    /// What the store says about a mart; `None` where nobody has ever published it.
+    async fn state(&self, mart: &Mart) -> Result<Option<State>>;
+
+    /// Replaces a mart's state if it is still the one of time `expected`. Says whether it was.
+    async fn advance(&self, mart: &Mart, expected: Option<i64>, next: &State) -> Result<bool>;
+
+    /// Makes the rows of `partition` (possibly none) all that the store holds of its key, as of time `at`. Whatever has
+    /// been or will be written with an earlier time has no effect. With `is_new` the caller knows that nobody can have
+    /// written the partition before.
+    async fn replace(&self, mart: &Mart, partition: &Partition, at: i64, is_new: bool) -> Result<()>;
+
+    /// The rows of a range of tokens, as they would be published.
+    async fn read(&self, mart: &Mart, range: TokenRange) -> Result<Partitions>;
+
+    /// The partition keys of a range of tokens.
+    async fn keys(&self, mart: &Mart, range: TokenRange) -> Result<Vec<Box<[u8]>>>;
+}

@@ -1,0 +1,105 @@
+//! What a serving store says about a mart: what it holds, and which publications were begun and not finished.
+//!
+//! The state stands in the store itself, beside the rows that it speaks of, so a lost or restored store tells its own
+//! truth. It changes by compare-and-set on [`State::at`] only, so of two publishers one always sees the other.
+
+use serde::{Deserialize, Serialize};
+
+/// One version of a mart in gold.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GoldVersion {
+    /// The id of the Delta table: another lake, or one that was rebuilt, has another.
+    pub table: String,
+    pub version: i64,
+    /// The commit's time in the log, milliseconds since the epoch.
+    pub committed: i64,
+}
+
+/// A publication that was begun: some of its rows may be in the store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    pub gold: GoldVersion,
+    /// The time of its writes, microseconds.
+    pub at: i64,
+    /// Tells two publishers apart.
+    pub owner: String,
+    /// How it writes rows ([`crate::project::mart::Mart::fingerprint`]).
+    pub fingerprint: String,
+    /// Whether every partition is written, also those that gold says have not changed.
+    pub is_whole: bool,
+}
+
+/// A publication that was finished: the store holds exactly this, but for what later claims have written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Published {
+    pub gold: GoldVersion,
+    pub at: i64,
+    /// How rows were written ([`crate::project::mart::Mart::fingerprint`]).
+    pub fingerprint: String,
+    /// Since when every row has been written or written again, milliseconds since the epoch. Decides when rows that
+    /// would expire are refreshed.
+    pub refreshed: i64,
+    pub rows: u64,
+}
+
+/// Everything that a store says about a mart.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    /// The highest time that was ever claimed, microseconds.
+    pub at: i64,
+    pub published: Option<Published>,
+    /// Unfinished, oldest first. All but the newest belong to publishers that ended early or are still on their way.
+    pub claims: Vec<Claim>,
+}
+
+impl State {
+    /// Whether `gold` is what the store holds, with nothing begun since.
+    pub fn holds(&self, gold: &GoldVersion, fingerprint: &str) -> bool {
+        self.claims.is_empty()
+            && self
+                .published
+                .as_ref()
+                .is_some_and(|published| published.gold == *gold && published.fingerprint == fingerprint)
+    }
+
+    /// The state with one more claim.
+    pub fn with_claim(before: Option<&State>, claim: Claim) -> State {
+        let mut claims = before.map(|state| state.claims.clone()).unwrap_or_default();
+        let at = claim.at;
+        claims.push(claim);
+        State { at, published: before.and_then(|state| state.published.clone()), claims }
+    }
+
+    /// The time for a new publication of `gold`: the commit's own, but later than every time before. Two apart, so that
+    /// there is room for what is deleted just before.
+    pub fn next_time(before: Option<&State>, gold: &GoldVersion) -> i64 {
+        let committed = gold.committed.saturating_mul(1000);
+        before.map_or(committed, |state| committed.max(state.at.saturating_add(2)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gold(version: i64, committed: i64) -> GoldVersion {
+        GoldVersion { table: "t".to_owned(), version, committed }
+    }
+
+    #[test]
+    fn times_only_grow() {
+        assert_eq!(State::next_time(None, &gold(0, 5)), 5000);
+        let claim = Claim {
+            gold: gold(0, 5),
+            at: 5000,
+            owner: "a".to_owned(),
+            fingerprint: String::new(),
+            is_whole: true,
+        };
+        let state = State::with_claim(None, claim);
+        assert_eq!(State::next_time(Some(&state), &gold(0, 5)), 5002);
+        assert_eq!(State::next_time(Some(&state), &gold(1, 4)), 5002);
+        assert_eq!(State::next_time(Some(&state), &gold(1, 6)), 6000);
+        assert!(!state.holds(&gold(0, 5), ""));
+    }
+}
