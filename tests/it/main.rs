@@ -3,8 +3,10 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that can't go on says so")]
 
+mod cassandra;
 mod data;
 mod mini;
+mod proxy;
 mod support;
 
 mod balance;
@@ -18,4 +20,5 @@ mod order;
 mod project;
 mod readers;
 mod sensors;
+mod services;
 mod two_runs;
