@@ -18,9 +18,10 @@ pub enum Verbosity {
 /// Sends log lines to standard error; `MEDALLION_LOG` refines what is logged, module by module.
 pub fn start_logging(verbosity: Verbosity) {
     let level = match verbosity {
-        Verbosity::Quiet => "error",
-        Verbosity::Normal => "warn,medallion=info",
-        Verbosity::Verbose => "info,medallion=debug",
+        Verbosity::Quiet => "error,scylla=off",
+        // the driver warns of every connection that it loses; what matters of that is said by us
+        Verbosity::Normal => "warn,scylla=off,medallion=info",
+        Verbosity::Verbose => "info,scylla=warn,medallion=debug",
         Verbosity::Trace => "debug,medallion=trace",
     };
     let filter = EnvFilter::try_from_env("MEDALLION_LOG").unwrap_or_else(|_| EnvFilter::new(level));

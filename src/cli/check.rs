@@ -1,22 +1,46 @@
 //! `medallion check`
 
+use clap::Args;
+
 use super::{Places, output};
 use crate::error::Result;
 use crate::project::{Project, diagnostics};
 
-pub async fn run(places: &Places) -> Result<u8> {
-    match Project::check(&places.project).await? {
-        Err(problems) => Err(diagnostics::to_error(&problems)),
-        Ok(project) => {
-            output::print_text(&format!(
-                "project `{}` is valid: {} sources, {} models, {} checks, {} questions\n",
-                project.name,
-                project.sources.len(),
-                project.models.len(),
-                project.checks.len(),
-                project.questions.len()
-            ))?;
-            Ok(0)
-        }
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    medallion check                                  the project's files alone\n  \
+    medallion --cassandra db1:9042 check --connect   and what is in Cassandra; nothing is changed there")]
+pub struct CheckArgs {
+    /// Also compare the serving tables, statements and questions with the live Cassandra
+    #[arg(long)]
+    connect: bool,
+}
+
+pub async fn run(places: &Places, args: &CheckArgs) -> Result<u8> {
+    let project = match Project::check(&places.project).await? {
+        Err(problems) => return Err(diagnostics::to_error(&problems)),
+        Ok(project) => project,
+    };
+    output::print_text(&format!(
+        "project `{}` is valid: {} sources, {} models, {} checks, {} questions, {} published marts\n",
+        project.name,
+        project.sources.len(),
+        project.models.len(),
+        project.checks.len(),
+        project.questions.len(),
+        project.marts.len()
+    ))?;
+    if args.connect {
+        let (_, store) = places.cassandra(&project).await?;
+        let plan = store.check(&project).await?;
+        output::print_text(&match plan.missing.as_slice() {
+            [] => format!("keyspace `{}` fits: {} tables\n", store.keyspace(), project.marts.len()),
+            missing => format!(
+                "keyspace `{}` fits; the next run creates: {}\n",
+                store.keyspace(),
+                missing.join(", ")
+            ),
+        })?;
     }
+    Ok(0)
 }

@@ -6,8 +6,10 @@ mod completions;
 mod docs;
 mod generate;
 pub mod output;
+mod publish;
 mod quarantine;
 mod query;
+mod reconcile;
 mod run;
 mod sql;
 mod status;
@@ -18,10 +20,12 @@ use std::sync::Arc;
 use clap::{Args, Parser, Subcommand};
 
 use self::output::Format;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::flow::Run;
 use crate::lake::{Lake, open_root, parse_location};
 use crate::project::Project;
+use crate::project::manifest::ServingManifest;
+use crate::store::cassandra::{Cassandra, Target};
 use crate::telemetry::{self, Progress, Verbosity};
 
 /// Moves landed files through bronze, silver and gold Delta tables, and proves that nothing was lost.
@@ -33,6 +37,7 @@ use crate::telemetry::{self, Progress, Verbosity};
         medallion check                                   validate the project in this folder\n  \
         medallion run                                     take in everything that waits in landing\n  \
         medallion --landing /data/in --lake s3://b/l run  other places than the project's\n  \
+        medallion --cassandra db1:9042 run                and publish the marts\n  \
         medallion query daily_cost --param org_id=org_1   answer a question from gold\n  \
         medallion sql 'select count(*) from silver.users' read any zone\n\n\
         Exit codes: 0 done, 2 usage, 3 project, 4 data (balance, check or changed file), 5 conflict with another run,\n\
@@ -58,6 +63,9 @@ pub struct Places {
     /// Where the zones are kept: a folder or a URI; the project's own by default
     #[arg(long, global = true, env = "MEDALLION_LAKE", value_name = "URI")]
     pub lake: Option<String>,
+    /// Cassandra nodes that marts are published to, `host:port,…`; the project's own by default, gold where it has none
+    #[arg(long, global = true, env = "MEDALLION_CASSANDRA", value_delimiter = ',', value_name = "HOST:PORT,…")]
+    pub cassandra: Vec<String>,
     /// How rows are printed
     #[arg(long, global = true, env = "MEDALLION_FORMAT", default_value = "table", value_name = "FORMAT")]
     pub format: Format,
@@ -72,9 +80,13 @@ pub struct Places {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Validate the project: every problem at once, with file and line
-    Check,
-    /// Move everything that waits in landing to gold, then print the balance
+    Check(check::CheckArgs),
+    /// Move everything that waits in landing to gold (and Cassandra), then print the balance
     Run(run::RunArgs),
+    /// Bring the serving tables in Cassandra to what gold says
+    Publish(publish::PublishArgs),
+    /// Compare the serving tables in Cassandra with gold, row by row
+    Reconcile(reconcile::ReconcileArgs),
     /// Answer a question of the project
     Query(query::QueryArgs),
     /// Run a read-only SQL query over the zones
@@ -106,8 +118,10 @@ pub async fn run(cli: Cli) -> Result<u8> {
         (false, _) => Verbosity::Trace,
     });
     match cli.command {
-        Command::Check => check::run(&places).await,
+        Command::Check(args) => check::run(&places, &args).await,
         Command::Run(args) => run::run(&places, &args).await,
+        Command::Publish(args) => publish::run(&places, &args).await,
+        Command::Reconcile(args) => reconcile::run(&places, &args).await,
         Command::Query(args) => query::run(&places, &args).await,
         Command::Sql(args) => sql::run(&places, &args).await,
         Command::Status => status::run(&places).await,
@@ -142,6 +156,29 @@ impl Places {
         let landing = open_root(&parse_location(text, &base)?, false)
             .map_err(|error| error.during("opening landing"))?;
         Run::open(project, landing, lake, progress).await
+    }
+
+    /// The cluster that marts are published to; `None` where neither the caller nor the project names one.
+    fn serving<'a>(&self, project: &'a Project) -> Result<Option<(&'a ServingManifest, Target)>> {
+        let Some(serving) = &project.serving else {
+            return match self.cassandra.is_empty() {
+                true => Ok(None),
+                false => Err(Error::usage("the project has no section `serving`, which names the keyspace")),
+            };
+        };
+        let hosts: Vec<String> = self.cassandra.iter().map(|host| host.trim().to_owned()).collect();
+        let hosts: Vec<String> = hosts.into_iter().filter(|host| !host.is_empty()).collect();
+        Ok(Target::of(serving, &hosts, &project.folder)?.map(|target| (serving, target)))
+    }
+
+    /// As [`Places::serving`], for commands that need one.
+    async fn cassandra<'a>(&self, project: &'a Project) -> Result<(&'a ServingManifest, Cassandra)> {
+        let Some((serving, target)) = self.serving(project)? else {
+            return Err(Error::usage(
+                "no cassandra is configured; name nodes with `--cassandra HOST:PORT` or `serving.hosts` in `medallion.toml`",
+            ));
+        };
+        Ok((serving, Cassandra::open(target, serving).await?))
     }
 
     /// A place given by the caller is relative to where they are, one of the project to the project.

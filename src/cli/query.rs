@@ -6,6 +6,7 @@ use std::str::FromStr;
 use arrow::array::RecordBatch;
 use clap::Args;
 use datafusion::common::ScalarValue;
+use datafusion::prelude::DataFrame;
 
 use super::Places;
 use super::output::{Format, print_rows, print_text};
@@ -20,13 +21,24 @@ use crate::telemetry::Progress;
 #[command(after_help = "Without a question, lists the questions and their parameters.\n\n\
     Examples:\n  \
     medallion query\n  \
-    medallion query daily_cost --param org_id=org_1 --param from_date=2025-08-01")]
+    medallion query daily_cost --param org_id=org_1 --param from_date=2025-08-01\n  \
+    medallion --cassandra db1:9042 query daily_cost --store cassandra")]
 pub struct QueryArgs {
     /// The question's name
     question: Option<String>,
     /// A parameter, `name=value`; those left out have defaults
     #[arg(long = "param", value_name = "NAME=VALUE", value_parser = parse_parameter)]
     parameters: Vec<(String, String)>,
+    /// Who answers: gold, or Cassandra where the marts are published
+    #[arg(long, value_enum, default_value = "gold")]
+    store: Store,
+}
+
+/// Where a question is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Store {
+    Gold,
+    Cassandra,
 }
 
 fn parse_parameter(text: &str) -> std::result::Result<(String, String), String> {
@@ -60,7 +72,17 @@ pub async fn run(places: &Places, args: &QueryArgs) -> Result<u8> {
             known.join(", ")
         )));
     }
-    let (batches, _) = answer(&run, question, &given).await?;
+    let batches = match args.store {
+        Store::Gold => answer(&run, question, &given).await?.0,
+        Store::Cassandra => {
+            let project = std::sync::Arc::clone(&run.project);
+            let (_, store) = places.cassandra(&project).await?;
+            store.use_keyspace().await?;
+            let (frame, values, _) = plan(&run, question, &given).await?;
+            let schema = std::sync::Arc::new(frame.schema().as_arrow().clone());
+            vec![store.answer(question, &values, &schema).await?]
+        }
+    };
     print_rows(&batches, places.format)?;
     Ok(0)
 }
@@ -84,6 +106,22 @@ async fn answer(
     question: &Question,
     given: &BTreeMap<String, String>,
 ) -> Result<(Vec<RecordBatch>, BTreeMap<String, String>)> {
+    let (frame, values, shown) = plan(run, question, given).await?;
+    let frame = frame.with_param_values(values)?;
+    let schema = std::sync::Arc::new(frame.schema().as_arrow().clone());
+    let mut batches = frame.collect().await?;
+    if batches.is_empty() {
+        batches.push(RecordBatch::new_empty(schema));
+    }
+    Ok((batches, shown))
+}
+
+/// The question over gold, the values of its parameters, and these as they are shown.
+async fn plan(
+    run: &Run,
+    question: &Question,
+    given: &BTreeMap<String, String>,
+) -> Result<(DataFrame, HashMap<String, ScalarValue>, BTreeMap<String, String>)> {
     let mut shown = BTreeMap::new();
     let mut values: HashMap<String, ScalarValue> = HashMap::new();
     for (name, parameter) in &question.parameters {
@@ -105,13 +143,7 @@ async fn answer(
     }
     let context = engine::context(&run.state);
     checks::register_inputs(run, &context, &question.gold_sql).await?;
-    let frame = context.sql(&question.gold_sql).await?.with_param_values(values)?;
-    let schema = std::sync::Arc::new(frame.schema().as_arrow().clone());
-    let mut batches = frame.collect().await?;
-    if batches.is_empty() {
-        batches.push(RecordBatch::new_empty(schema));
-    }
-    Ok((batches, shown))
+    Ok((context.sql(&question.gold_sql).await?, values, shown))
 }
 
 async fn default_value(run: &Run, query: &str, ty: Type) -> Result<ScalarValue> {

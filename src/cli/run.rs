@@ -3,10 +3,13 @@
 use clap::Args;
 
 use super::output::{Format, print_text, text_table};
-use super::{Places, query};
+use super::{Places, publish, query};
 use crate::error::{ErrorKind, Result};
 use crate::flow::balance::{BalanceRow, RECORDS};
+use crate::flow::Run;
 use crate::flow::report::Report;
+use crate::flow::serving::{Publication, Scope};
+use crate::store::cassandra::Cassandra;
 use crate::telemetry::Progress;
 use crate::trigger::batch;
 
@@ -14,7 +17,8 @@ use crate::trigger::batch;
 #[command(after_help = "Examples:\n  \
     medallion run                     take in new files, recompute what they touch\n  \
     medallion run --full-refresh      recompute silver and gold from bronze, after a model changed\n  \
-    medallion run --answers           and answer every question of the project")]
+    medallion run --answers           and answer every question of the project\n  \
+    medallion --cassandra db1 run     and publish the marts that changed")]
 pub struct RunArgs {
     /// Recompute silver and gold wholly from bronze
     #[arg(long)]
@@ -31,9 +35,13 @@ pub async fn run(places: &Places, args: &RunArgs) -> Result<u8> {
     // taken before the tables are looked at, so that what is seen is what the run works on
     let _lock = batch::lock(&lake)?;
     let mut run = places.open_on(project, lake, progress.clone()).await?;
-    let report = batch::run(&mut run, args.full_refresh).await;
+    let report = batch::run(&mut run, args.full_refresh).await.inspect_err(|_| progress.finish());
+    let mut report = report?;
+    let served = serve(places, &run).await;
     progress.finish();
-    let report = report?;
+    if let Ok(published) = &served {
+        report.published.clone_from(published);
+    }
     match places.format {
         Format::Json => print_text(&format!("{}\n", serde_json::to_string_pretty(&report)?))?,
         _ => print_text(&render(&report))?,
@@ -41,6 +49,8 @@ pub async fn run(places: &Places, args: &RunArgs) -> Result<u8> {
     if args.answers {
         query::answer_all(&run, places.format).await?;
     }
+    // gold is complete and reported; what could not be published is left for the next run
+    served?;
     let verdict = report.verdict();
     for line in &verdict {
         tracing::error!("{line}");
@@ -48,7 +58,29 @@ pub async fn run(places: &Places, args: &RunArgs) -> Result<u8> {
     Ok(if verdict.is_empty() { 0 } else { ErrorKind::Data.exit_code() })
 }
 
+/// Publishes what changed, where a Cassandra is configured.
+async fn serve(places: &Places, run: &Run) -> Result<Vec<Publication>> {
+    let project = std::sync::Arc::clone(&run.project);
+    if project.marts.is_empty() {
+        return Ok(Vec::new());
+    }
+    let Some((manifest, target)) = places.serving(&project)? else {
+        return Ok(Vec::new());
+    };
+    let store = Cassandra::open(target, manifest).await?;
+    let created = store.prepare(manifest, &project.marts, false).await?;
+    publish::publish(run, &store, &project.marts, &Scope { is_full: false, created }).await
+}
+
 fn render(report: &Report) -> String {
+    let mut text = render_lake(report);
+    if !report.published.is_empty() {
+        text.push_str(&format!("\n{}", publish::render(&report.published)));
+    }
+    text
+}
+
+fn render_lake(report: &Report) -> String {
     if report.is_idle() {
         let mut text = "nothing new in landing, nothing to recompute: no table was changed\n".to_owned();
         for (name, count) in &report.warnings {

@@ -13,6 +13,7 @@ use super::checks::CheckResult;
 use super::dirty::Work;
 use super::landing::Pending;
 use super::model::describe;
+use super::serving::Publication;
 use crate::error::Result;
 use crate::ledger;
 use crate::project::model::Model;
@@ -28,6 +29,8 @@ pub struct Report {
     pub warnings: BTreeMap<String, u64>,
     pub checks: Vec<CheckResult>,
     pub balance: Vec<BalanceRow>,
+    /// What was published; known after the run has closed its books, so the ledger does not have it.
+    pub published: Vec<Publication>,
     /// What a person must look at; the exit code says so.
     pub problems: Vec<String>,
     pub commits: usize,
@@ -94,6 +97,7 @@ impl Report {
             warnings: BTreeMap::new(),
             checks: Vec::new(),
             balance: Vec::new(),
+            published: Vec::new(),
             problems: Vec::new(),
             commits: 0,
             seconds: 0.0,

@@ -78,7 +78,25 @@ pub async fn publish(
     scope: &Scope,
 ) -> Result<Vec<Publication>> {
     run.progress.stage("gold → serving");
-    let published: Vec<Option<Publication>> = futures::stream::iter(marts)
+    let work: Vec<bool> = futures::stream::iter(marts)
+        .map(|mart| async move {
+            let look = async {
+                let table = run.table(&mart.gold())?;
+                let Some(gold) = gold_version(table).await? else {
+                    return Result::Ok(false);
+                };
+                let state = store.state(mart).await?;
+                Ok(decide(table, mart, &gold, state.as_ref(), scope).await? != Work::Nothing)
+            };
+            look.await.during(|| format!("publishing `{}`", mart.name))
+        })
+        .buffered(CONCURRENT_PARTITIONS)
+        .try_collect()
+        .await?;
+    let waiting: Vec<&Mart> = marts.iter().zip(work).filter(|(_, waits)| *waits).map(|(mart, _)| mart).collect();
+    // whatever the store would refuse is known before anything is written
+    store.ready(&waiting).await?;
+    let published: Vec<Option<Publication>> = futures::stream::iter(waiting)
         .map(|mart| async move {
             publish_mart(run, store, mart, scope).await.during(|| format!("publishing `{}`", mart.name))
         })

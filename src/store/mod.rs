@@ -23,6 +23,9 @@ pub trait ServingStore: Send + Sync {
     /// What the store is, for messages.
     fn name(&self) -> String;
 
+    /// Makes sure that the marts' rows can be written, without writing any.
+    async fn ready(&self, marts: &[&Mart]) -> Result<()>;
+
     /// What the store says about a mart; `None` where nobody has ever published it.
     async fn state(&self, mart: &Mart) -> Result<Option<State>>;
 

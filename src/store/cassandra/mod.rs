@@ -16,7 +16,6 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures::StreamExt;
 use scylla::client::session::Session;
 use scylla::statement::batch::{Batch, BatchStatement, BatchType};
 use scylla::statement::prepared::PreparedStatement;
@@ -79,12 +78,7 @@ impl Cassandra {
             schema::create_keyspace(self, serving).await?;
         }
         self.use_keyspace().await?;
-        let created = schema::prepare(self, marts, migrate).await?;
-        // every statement, before the first write
-        for mart in marts {
-            self.insert(mart).await.during(|| format!("`cql/publish/{}.cql`", mart.name))?;
-        }
-        Ok(created)
+        schema::prepare(self, marts, migrate).await
     }
 
     /// Compares the project with the live cluster without changing it: tables, publishing statements, questions.
@@ -100,9 +94,8 @@ impl Cassandra {
         let plan = schema::compare(self, &project.marts).await?;
         schema::refuse(self, &plan, false)?;
         let is_there = |table: &String| !plan.missing.contains(table);
-        for mart in project.marts.iter().filter(|mart| is_there(&mart.name)) {
-            self.insert(mart).await.during(|| format!("`cql/publish/{}.cql`", mart.name))?;
-        }
+        let there: Vec<&Mart> = project.marts.iter().filter(|mart| is_there(&mart.name)).collect();
+        self.ready(&there).await?;
         let published = |table: &String| project.marts.iter().any(|mart| mart.name == *table);
         for question in &project.questions {
             if published(&question.table) && is_there(&question.table) {
@@ -214,6 +207,15 @@ impl Cassandra {
 impl ServingStore for Cassandra {
     fn name(&self) -> String {
         format!("cassandra at {}, keyspace `{}`", self.target.hosts.join(", "), self.keyspace())
+    }
+
+    async fn ready(&self, marts: &[&Mart]) -> Result<()> {
+        let preparing = marts.iter().map(|mart| async move {
+            self.insert(mart).await.during(|| format!("`cql/publish/{}.cql`", mart.name))?;
+            self.prepared(&schema::delete_partition(mart)).await
+        });
+        futures::future::try_join_all(preparing).await?;
+        Ok(())
     }
 
     async fn state(&self, mart: &Mart) -> Result<Option<State>> {

@@ -50,8 +50,9 @@ impl Cassandra {
                     .during(|| format!("the parameter `{}`", marker.name()))?,
             }
         }
-        let kinds: Vec<CqlType> = prepared
-            .get_result_set_col_specs()
+        let columns = prepared.get_current_result_set_col_specs();
+        let kinds: Vec<CqlType> = columns
+            .get()
             .iter()
             .map(|column| kind(column.typ()))
             .collect::<Result<_>>()?;

@@ -56,14 +56,19 @@ pub struct Plan {
 /// # Errors
 /// Those of asking.
 pub async fn compare(store: &Cassandra, marts: &[Mart]) -> Result<Plan> {
+    let live = live_tables(store).await?;
+    Ok(compare_tables(&live, marts))
+}
+
+fn compare_tables(live: &BTreeMap<String, LiveTable>, marts: &[Mart]) -> Plan {
     let mut plan = Plan::default();
     for mart in marts {
-        match live_table(store, &mart.name).await? {
+        match live.get(&mart.name) {
             None => plan.missing.push(mart.name.clone()),
-            Some(live) => compare_table(&mart.table, &live, &mut plan),
+            Some(live) => compare_table(&mart.table, live, &mut plan),
         }
     }
-    Ok(plan)
+    plan
 }
 
 /// Whether the keyspace is there.
@@ -102,13 +107,14 @@ pub async fn create_keyspace(store: &Cassandra, serving: &ServingManifest) -> Re
 /// # Errors
 /// `Project`, listing every difference, where a table is not what the project declares. Then nothing has been changed.
 pub async fn prepare(store: &Cassandra, marts: &[Mart], migrate: bool) -> Result<Vec<String>> {
-    let plan = compare(store, marts).await?;
+    let live = live_tables(store).await?;
+    let plan = compare_tables(&live, marts);
     refuse(store, &plan, migrate)?;
     for statement in &plan.alterations {
         tracing::info!("{statement}");
         store.define(statement).await?;
     }
-    if live_table(store, STATE_TABLE).await?.is_none() {
+    if !live.contains_key(STATE_TABLE) {
         store.define(CREATE_STATE_TABLE).await?;
     }
     for mart in marts.iter().filter(|mart| plan.missing.contains(&mart.name)) {
@@ -136,41 +142,38 @@ pub fn refuse(store: &Cassandra, plan: &Plan, migrate: bool) -> Result<()> {
     )))
 }
 
-async fn live_table(store: &Cassandra, table: &str) -> Result<Option<LiveTable>> {
-    let mut values = Vec::new();
-    push_cell(&mut values, Some(store.keyspace().as_bytes()));
-    push_cell(&mut values, Some(table.as_bytes()));
-    let columns = store
-        .ask(
-            "select column_name, type, kind, position, clustering_order from system_schema.columns \
-             where keyspace_name = ? and table_name = ?",
-            &values,
-        )
-        .await?;
-    if columns.is_empty() {
-        return Ok(None);
-    }
+/// Every table of the keyspace.
+async fn live_tables(store: &Cassandra) -> Result<BTreeMap<String, LiveTable>> {
+    let mut keyspace = Vec::new();
+    push_cell(&mut keyspace, Some(store.keyspace().as_bytes()));
+    let (columns, options) = tokio::try_join!(
+        store.ask(
+            "select table_name, column_name, type, kind, position, clustering_order from system_schema.columns \
+             where keyspace_name = ?",
+            &keyspace,
+        ),
+        store.ask(
+            "select table_name, default_time_to_live from system_schema.tables where keyspace_name = ?",
+            &keyspace,
+        ),
+    )?;
     let integer = |row: &RawRow, at: usize| {
         row.bytes(at).and_then(|bytes| bytes.try_into().ok()).map_or(0, i32::from_be_bytes)
     };
-    let mut live = LiveTable::default();
+    let mut live: BTreeMap<String, LiveTable> = BTreeMap::new();
     for row in &columns {
         let column = LiveColumn {
-            kind: row.text(1),
-            role: row.text(2),
-            position: integer(row, 3),
-            order: row.text(4),
+            kind: row.text(2),
+            role: row.text(3),
+            position: integer(row, 4),
+            order: row.text(5),
         };
-        live.columns.insert(row.text(0), column);
+        live.entry(row.text(0)).or_default().columns.insert(row.text(1), column);
     }
-    let options = store
-        .ask(
-            "select default_time_to_live from system_schema.tables where keyspace_name = ? and table_name = ?",
-            &values,
-        )
-        .await?;
-    live.ttl = options.first().map_or(0, |row| integer(row, 0).unsigned_abs());
-    Ok(Some(live))
+    for row in &options {
+        live.entry(row.text(0)).or_default().ttl = integer(row, 1).unsigned_abs();
+    }
+    Ok(live)
 }
 
 fn compare_table(table: &ServingTable, live: &LiveTable, plan: &mut Plan) {

@@ -1,0 +1,92 @@
+//! `medallion publish`
+
+use clap::Args;
+
+use super::Places;
+use super::output::{Format, print_text, text_table};
+use crate::error::{Error, Result};
+use crate::flow::Run;
+use crate::flow::serving::{self, Publication, Scope};
+use crate::project::Project;
+use crate::project::mart::Mart;
+use crate::store::cassandra::Cassandra;
+use crate::telemetry::Progress;
+
+#[derive(Debug, Args)]
+#[command(after_help = "A run publishes what it changed by itself; this is for what is left over: Cassandra was down, was\n\
+    restored or is new.\n\n\
+    Examples:\n  \
+    medallion publish                        every mart, what changed since it was last published\n  \
+    medallion publish --full revenue_monthly one mart wholly, whatever Cassandra says that it holds\n  \
+    medallion publish --migrate              and add columns that the tables in Cassandra lack")]
+pub struct PublishArgs {
+    /// Marts; all by default
+    marts: Vec<String>,
+    /// Write every partition, and remove what gold does not have
+    #[arg(long)]
+    full: bool,
+    /// Add columns that the tables in Cassandra lack
+    #[arg(long)]
+    migrate: bool,
+}
+
+pub async fn run(places: &Places, args: &PublishArgs) -> Result<u8> {
+    let progress = Progress::new(!places.quiet);
+    let run = places.open(progress.clone()).await?;
+    let marts = select(&run.project, &args.marts)?;
+    let project = std::sync::Arc::clone(&run.project);
+    let (manifest, store) = places.cassandra(&project).await?;
+    let created = store.prepare(manifest, &marts, args.migrate).await?;
+    let begun = std::time::Instant::now();
+    let published = publish(&run, &store, &marts, &Scope { is_full: args.full, created }).await;
+    progress.finish();
+    let published = published?;
+    print_text(&match places.format {
+        Format::Json => format!("{}\n", serde_json::to_string_pretty(&published)?),
+        _ if published.is_empty() => "cassandra holds what gold says: nothing was written\n".to_owned(),
+        _ => {
+            let rows: u64 = published.iter().map(|publication| publication.rows).sum();
+            format!("{}\n{rows} rows in {:.2} s\n", render(&published), begun.elapsed().as_secs_f64())
+        }
+    })?;
+    Ok(0)
+}
+
+/// The marts of these names, or all.
+///
+/// # Errors
+/// `Usage`, listing the marts that there are.
+pub fn select(project: &Project, names: &[String]) -> Result<Vec<Mart>> {
+    if let Some(unknown) = names.iter().find(|name| !project.marts.iter().any(|mart| mart.name == **name)) {
+        let known: Vec<&str> = project.marts.iter().map(|mart| mart.name.as_str()).collect();
+        return Err(Error::usage(format!(
+            "`{unknown}` is not published; known: {} (each has a file in `cql/tables` and `cql/publish`)",
+            known.join(", ")
+        )));
+    }
+    let is_wanted = |mart: &&Mart| names.is_empty() || names.contains(&mart.name);
+    Ok(project.marts.iter().filter(is_wanted).cloned().collect())
+}
+
+/// Publishes and says where to.
+pub async fn publish(run: &Run, store: &Cassandra, marts: &[Mart], scope: &Scope) -> Result<Vec<Publication>> {
+    serving::publish(run, store, marts, scope).await
+}
+
+/// What was published, as a table.
+pub fn render(published: &[Publication]) -> String {
+    let names = ["serving table", "rows written", "partitions", "removed", "what"].map(str::to_owned);
+    let rows: Vec<Vec<String>> = published
+        .iter()
+        .map(|publication| {
+            vec![
+                publication.mart.clone(),
+                publication.rows.to_string(),
+                publication.partitions.to_string(),
+                publication.removed.to_string(),
+                publication.what.clone(),
+            ]
+        })
+        .collect();
+    text_table(&names, &rows)
+}
