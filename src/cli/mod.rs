@@ -64,7 +64,13 @@ pub struct Places {
     #[arg(long, global = true, env = "MEDALLION_LAKE", value_name = "URI")]
     pub lake: Option<String>,
     /// Cassandra nodes that marts are published to, `host:port,…`; the project's own by default, gold where it has none
-    #[arg(long, global = true, env = "MEDALLION_CASSANDRA", value_delimiter = ',', value_name = "HOST:PORT,…")]
+    #[arg(
+        long,
+        global = true,
+        env = "MEDALLION_CASSANDRA",
+        value_delimiter = ',',
+        value_name = "HOST:PORT,…"
+    )]
     pub cassandra: Vec<String>,
     /// How rows are printed
     #[arg(long, global = true, env = "MEDALLION_FORMAT", default_value = "table", value_name = "FORMAT")]

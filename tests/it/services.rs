@@ -70,7 +70,9 @@ fn refused_once(fate: fn() -> Fate) -> Result<(), String> {
     let proxy = Proxy::before(node.contact(), {
         let executed = executed.clone();
         move |request| match request.kind {
-            Kind::Execute if request.contains("claim") && executed.fetch_add(1, Ordering::Relaxed) == 0 => fate(),
+            Kind::Execute if request.contains("claim") && executed.fetch_add(1, Ordering::Relaxed) == 0 => {
+                fate()
+            }
             _ => Fate::Pass,
         }
     });

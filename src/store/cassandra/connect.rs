@@ -94,7 +94,9 @@ impl Target {
             Err(_) => serving
                 .password_file
                 .as_ref()
-                .map(|file| read_text(&folder.join(file)).map(|text| text.trim_end_matches(['\r', '\n']).to_owned()))
+                .map(|file| {
+                    read_text(&folder.join(file)).map(|text| text.trim_end_matches(['\r', '\n']).to_owned())
+                })
                 .transpose()?,
         };
         let credentials = match (&serving.user, password) {
@@ -152,7 +154,8 @@ fn read_text(path: &Path) -> Result<String> {
 /// # Errors
 /// `Usage` where a file is missing or holds no certificate or key.
 pub fn tls(ca: &Path, client: Option<(PathBuf, PathBuf)>) -> Result<Arc<rustls::ClientConfig>> {
-    let wrong = |path: &Path, what: &str| Error::usage(format!("`{}` holds no {what} in PEM form", path.display()));
+    let wrong =
+        |path: &Path, what: &str| Error::usage(format!("`{}` holds no {what} in PEM form", path.display()));
     let certificates = |path: &Path| -> Result<Vec<CertificateDer<'static>>> {
         let found: std::result::Result<Vec<_>, _> = CertificateDer::pem_file_iter(path)
             .map_err(|error| wrong(path, "certificate").because(error))?

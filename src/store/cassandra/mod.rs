@@ -73,7 +73,12 @@ impl Cassandra {
     ///
     /// # Errors
     /// `Project`, column by column, where a table is not what the project declares; then nothing was changed.
-    pub async fn prepare(&self, serving: &ServingManifest, marts: &[Mart], migrate: bool) -> Result<Vec<String>> {
+    pub async fn prepare(
+        &self,
+        serving: &ServingManifest,
+        marts: &[Mart],
+        migrate: bool,
+    ) -> Result<Vec<String>> {
         if !schema::has_keyspace(self).await? {
             schema::create_keyspace(self, serving).await?;
         }
@@ -135,8 +140,11 @@ impl Cassandra {
         if let Some(known) = lock().get(text) {
             return Ok(known.clone());
         }
-        let mut prepared =
-            self.session.prepare(text).await.map_err(|error| prepare_refusal("preparing a statement", error))?;
+        let mut prepared = self
+            .session
+            .prepare(text)
+            .await
+            .map_err(|error| prepare_refusal("preparing a statement", error))?;
         prepared.set_is_idempotent(true);
         prepared.set_page_size(PAGE_ROWS);
         lock().insert(text.to_owned(), prepared.clone());
