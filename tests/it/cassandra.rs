@@ -248,7 +248,7 @@ pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !holds() {
         assert!(begun.elapsed() < Duration::from_secs(60), "a minute later still not: {what}");
-        std::thread::sleep(Duration::from_millis(100));
+        runtime().block_on(async { tokio::time::sleep(Duration::from_millis(100)).await });
     }
 }
 

@@ -2,7 +2,7 @@
 //! chosen requests with an error in the node's place, hold them back, or lose them.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -132,11 +132,13 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// A proxy before `node` (`ADDRESS:PORT`). `rule` decides about every request of every connection.
+    /// A proxy before `node` (`ADDRESS:PORT`), on another port of its address: drivers go by the address that a node says
+    /// it has, and the port that they know. `rule` decides about every request of every connection.
     pub fn before(node: String, rule: impl Fn(&Request) -> Fate + Send + Sync + 'static) -> Proxy {
         let rule: Arc<Rule> = Arc::new(rule);
         runtime().block_on(async {
-            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+            let (host, _) = node.split_once(':').unwrap();
+            let listener = TcpListener::bind((host, 0)).await.unwrap();
             let address = listener.local_addr().unwrap();
             let task = tokio::spawn(async move {
                 let mut connections = tokio::task::JoinSet::new();
