@@ -61,12 +61,12 @@ pub async fn run(places: &Places, args: &RunArgs) -> Result<u8> {
 /// Publishes what changed, where a Cassandra is configured.
 async fn serve(places: &Places, run: &Run) -> Result<Vec<Publication>> {
     let project = std::sync::Arc::clone(&run.project);
-    if project.marts.is_empty() {
-        return Ok(Vec::new());
-    }
     let Some((manifest, target)) = places.serving(&project)? else {
         return Ok(Vec::new());
     };
+    if project.marts.is_empty() {
+        return Ok(Vec::new());
+    }
     let store = Cassandra::open(target, manifest).await?;
     let created = store.prepare(manifest, &project.marts, false).await?;
     publish::publish(run, &store, &project.marts, &Scope { is_full: false, created }).await

@@ -8,7 +8,7 @@ use arrow::datatypes::{
     DataType, Date32Type, Decimal128Type, Float64Type, Int32Type, Int64Type, TimestampMicrosecondType,
 };
 
-use super::rows::{Partitions, TokenRange, UNSET, cells, key_of, token};
+use super::rows::{Partitions, TokenRange, UNSET, token};
 use crate::error::{Error, Result};
 use crate::project::cql_type::CqlType;
 use crate::project::mart::Mart;
@@ -236,6 +236,8 @@ pub fn gather(
             .ok_or_else(|| Error::bug(format!("`{}` lost its column `{name}`", mart.gold())))?;
         columns.push(Column::new(array, kind)?);
     }
+    let key_columns = mart.partition_key.iter().chain(&mart.clustering).map(|at| &columns[*at]);
+    let with_nulls: Vec<&Column<'_>> = key_columns.filter(|column| column.array.null_count() > 0).collect();
     let (mut row_bytes, mut key) = (Vec::new(), Vec::new());
     for row in 0..batch.num_rows() {
         key.clear();
@@ -247,36 +249,38 @@ pub fn gather(
         {
             continue;
         }
+        if with_nulls.iter().any(|column| column.array.is_null(row)) {
+            return Err(wrong_key(mart, "null"));
+        }
+        check_key(mart, &key)?;
         row_bytes.clear();
         for (column, (_, name)) in columns.iter().zip(&mart.insert.values) {
             column.write(row, &mut row_bytes).map_err(|error| error.during(format!("column `{name}`")))?;
         }
-        check_key(mart, &row_bytes, &key)?;
         into.push(&key, &row_bytes);
     }
     Ok(())
 }
 
 /// What Cassandra would refuse is refused here, by name.
-fn check_key(mart: &Mart, row: &[u8], key: &[u8]) -> Result<()> {
-    let has_absent = |encoded: &[u8]| cells(encoded).any(|value| value.is_none());
-    let is_whole = !has_absent(key)
-        && mart.clustering.iter().all(|at| cells(row).nth(*at).is_some_and(|value| value.is_some()));
-    let is_empty = mart.partition_key.len() == 1 && cells(key).flatten().all(<[u8]>::is_empty);
-    if is_whole && !is_empty && key.len() <= MAX_KEY_BYTES {
-        return Ok(());
+fn check_key(mart: &Mart, key: &[u8]) -> Result<()> {
+    // an empty text is nothing but its length
+    if mart.partition_key.len() == 1 && key.len() == 4 {
+        return Err(wrong_key(mart, "empty"));
     }
+    match key.len() > MAX_KEY_BYTES {
+        true => Err(wrong_key(mart, "longer than 64 KiB")),
+        false => Ok(()),
+    }
+}
+
+fn wrong_key(mart: &Mart, what: &str) -> Error {
     let names: Vec<&str> = mart.table.key().map(String::as_str).collect();
-    let what = match (is_whole, is_empty) {
-        (false, _) => "null",
-        (_, true) => "empty",
-        _ => "longer than 64 KiB",
-    };
-    Err(Error::data(format!(
-        "a row of `{}` has a {what} value in its key `{}`, which cassandra can't keep; mend the mart",
+    Error::data(format!(
+        "a row of `{}` has a value in its key `{}` that is {what}, which cassandra can't keep; mend the mart",
         mart.gold(),
         names.join(", ")
-    )))
+    ))
 }
 
 /// Appends a parameter of a question, as the type that the store wants.
@@ -306,13 +310,6 @@ pub fn scalar(value: &datafusion::common::ScalarValue, kind: &CqlType, into: &mu
     let array = arrow::compute::cast_with_options(&value.to_array()?, &wanted, &options)
         .map_err(|error| Error::usage(format!("`{value}` is no `{kind}`")).because(error))?;
     Column::new(&array, kind)?.write(0, into)
-}
-
-/// The key of a row as [`gather`] builds it.
-pub fn key(mart: &Mart, row: &[u8]) -> Vec<u8> {
-    let mut key = Vec::new();
-    key_of(mart, row, &mut key);
-    key
 }
 
 #[cfg(test)]

@@ -2,11 +2,12 @@
 //!
 //! A serving store keeps a mart by partition. Whoever publishes claims a time for the mart first, writes with it, and says
 //! at the end what the store holds now ([`state::State`]). A later time wins, row by row and partition by partition,
-//! whatever order writes arrive in; that is what every implementation promises and what `store/conformance.rs` tests.
+//! whatever order writes arrive in: that is what every implementation promises, and what `tests/it/conformance.rs` asks of all.
 
 pub mod cassandra;
 pub mod decode;
 pub mod encode;
+pub mod memory;
 pub mod rows;
 pub mod state;
 

@@ -11,6 +11,7 @@ mod support;
 
 mod balance;
 mod cli;
+mod conformance;
 mod crash;
 mod durability;
 mod idempotence;
@@ -22,4 +23,6 @@ mod readers;
 mod sensors;
 mod services;
 mod serving;
+mod serving_schema;
+mod serving_trouble;
 mod two_runs;

@@ -39,7 +39,10 @@ impl Served {
     }
 
     pub fn mini_on(node: &Node) -> Served {
-        let space = Cql::of(node).keyspace(1);
+        Self::mini_in(Cql::of(node).keyspace(1), node.contact())
+    }
+
+    pub fn mini_in(space: Keyspace, contact: String) -> Served {
         let place = mini::place();
         write(&place.project.join("cql/tables/daily.cql"), DAILY.as_bytes());
         write(&place.project.join("cql/publish/daily.cql"), DAILY_INSERT.as_bytes());
@@ -50,7 +53,7 @@ impl Served {
         );
         write(&place.project.join("cql/tables/total.cql"), total.as_bytes());
         write(&place.project.join("cql/publish/total.cql"), TOTAL_INSERT.as_bytes());
-        Self::in_keyspace(place, space, node.contact())
+        Self::in_keyspace(place, space, contact)
     }
 
     /// The reference project.

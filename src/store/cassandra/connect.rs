@@ -29,6 +29,9 @@ const CONNECTION_TIMEOUT: Duration = Duration::from_secs(5);
 /// A request that is not answered within this time is repeated.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How often nodes are asked whether they agree about the schema, after it was changed.
+const SCHEMA_AGREEMENT_INTERVAL: Duration = Duration::from_millis(20);
+
 /// The variable that holds the password; it takes precedence over a file.
 pub const PASSWORD_VARIABLE: &str = "MEDALLION_CASSANDRA_PASSWORD";
 
@@ -212,6 +215,9 @@ pub async fn connect(target: &Target) -> Result<Session> {
         // what routing needs and no more
         .keyspaces_to_fetch([target.keyspace.clone()])
         .fetch_full_schema_metadata(false)
+        // who changes the schema looks at it again once, at the end
+        .schema_agreement_interval(SCHEMA_AGREEMENT_INTERVAL)
+        .refresh_metadata_on_auto_schema_agreement(false)
         .tls_context(target.tls.clone());
     if let Some(Credentials { user, password }) = &target.credentials {
         builder = builder.user(user, password.reveal());

@@ -23,7 +23,7 @@ use scylla::statement::{Consistency, Statement};
 
 pub use self::connect::{Target, connect};
 use self::raw::{Bound, RawRow};
-use self::request::{Throttle, prepare_refusal};
+use self::request::{Throttle, is_there_already, prepare_refusal};
 pub use self::schema::{Plan, STATE_TABLE};
 use super::ServingStore;
 use super::rows::{Partition, Partitions, TokenRange, key_of, push_cell};
@@ -51,6 +51,14 @@ pub struct Cassandra {
     target: Target,
     throttle: Throttle,
     prepared: Mutex<HashMap<String, PreparedStatement>>,
+    writes: Mutex<HashMap<String, Writes>>,
+}
+
+/// The statements that write a mart.
+#[derive(Clone)]
+struct Writes {
+    insert: BatchStatement,
+    delete: BatchStatement,
 }
 
 impl Cassandra {
@@ -61,7 +69,7 @@ impl Cassandra {
     pub async fn open(target: Target, serving: &ServingManifest) -> Result<Self> {
         let session = connect(&target).await?;
         let throttle = Throttle::new(serving.max_requests, Duration::from_secs(serving.retry_seconds));
-        Ok(Self { session, target, throttle, prepared: Mutex::default() })
+        Ok(Self { session, target, throttle, prepared: Mutex::default(), writes: Mutex::default() })
     }
 
     pub fn keyspace(&self) -> &str {
@@ -129,8 +137,22 @@ impl Cassandra {
         let mut statement = Statement::new(statement.trim().trim_end_matches(';'));
         statement.set_is_idempotent(true);
         statement.set_request_timeout(Some(Duration::from_secs(60)));
-        let attempt = || async { self.session.query_unpaged(statement.clone(), ()).await.map(|_| ()) };
+        let attempt = || async {
+            match self.session.query_unpaged(statement.clone(), ()).await {
+                // an earlier attempt, or another publisher, has done it
+                Err(error) if is_there_already(&error) => Ok(()),
+                other => other.map(|_| ()),
+            }
+        };
         self.throttle.send("changing the schema", attempt).await
+    }
+
+    /// Learns where the rows of new tables live.
+    async fn look_again(&self) -> Result<()> {
+        self.session
+            .refresh_metadata()
+            .await
+            .map_err(|error| Error::unavailable("cassandra does not tell its tables").because(error))
     }
 
     /// A statement, prepared once. After a restart of a node the driver prepares it again by itself.
@@ -151,15 +173,23 @@ impl Cassandra {
         Ok(prepared)
     }
 
-    async fn insert(&self, mart: &Mart) -> Result<PreparedStatement> {
-        let prepared = self.prepared(&mart.insert.text).await?;
-        let num_values = prepared.get_variable_col_specs().len();
+    /// The statements that write the mart, prepared once.
+    async fn writes(&self, mart: &Mart) -> Result<Writes> {
+        let lock = || self.writes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = lock().get(&mart.name) {
+            return Ok(known.clone());
+        }
+        let insert = self.prepared(&mart.insert.text).await?;
+        let num_values = insert.get_variable_col_specs().len();
         if num_values != mart.insert.values.len() + 1 {
             return Err(Error::project(format!(
                 "the statement binds {num_values} values, not one per column and the time"
             )));
         }
-        Ok(prepared)
+        let delete = self.prepared(&schema::delete_partition(mart)).await?;
+        let writes = Writes { insert: insert.into(), delete: delete.into() };
+        lock().insert(mart.name.clone(), writes.clone());
+        Ok(writes)
     }
 
     /// Every row of a statement's answer, page by page.
@@ -199,11 +229,6 @@ impl Cassandra {
         }
     }
 
-    async fn execute(&self, what: &str, prepared: &PreparedStatement, values: Bound<'_>) -> Result<()> {
-        let attempt = || async { self.session.execute_unpaged(prepared, values).await.map(|_| ()) };
-        self.throttle.send(what, attempt).await
-    }
-
     async fn batch(&self, what: &str, statements: Vec<BatchStatement>, values: &[Bound<'_>]) -> Result<()> {
         let mut batch = Batch::new_with_statements(BatchType::Unlogged, statements);
         batch.set_is_idempotent(true);
@@ -219,8 +244,7 @@ impl ServingStore for Cassandra {
 
     async fn ready(&self, marts: &[&Mart]) -> Result<()> {
         let preparing = marts.iter().map(|mart| async move {
-            self.insert(mart).await.during(|| format!("`cql/publish/{}.cql`", mart.name))?;
-            self.prepared(&schema::delete_partition(mart)).await
+            self.writes(mart).await.during(|| format!("`cql/publish/{}.cql`", mart.name))
         });
         futures::future::try_join_all(preparing).await?;
         Ok(())
@@ -281,43 +305,34 @@ impl ServingStore for Cassandra {
     }
 
     async fn replace(&self, mart: &Mart, partition: &Partition, at: i64, is_new: bool) -> Result<()> {
-        let what = mart.name.as_str();
-        let insert = self.insert(mart).await?;
-        let delete = self.prepared(&schema::delete_partition(mart)).await?;
-        let deleted = Bound::Delete { key: &partition.key, at: at - 1 };
-        if partition.num_rows() == 0 {
-            return self.execute(what, &delete, deleted).await;
-        }
+        let Writes { insert, delete } = self.writes(mart).await?;
         let inserted = |row| Bound::Insert { row, at };
+        let deleted = Bound::Delete { key: &partition.key, at: at - 1 };
         let is_atomic = partition.num_bytes() <= ATOMIC_BYTES && partition.num_rows() < MAX_STATEMENTS;
-        if is_atomic && is_new && partition.num_rows() == 1 {
-            return self.execute(what, &insert, inserted(partition.row(0))).await;
-        }
         if is_atomic {
             let mut values: Vec<Bound<'_>> = partition.rows().map(inserted).collect();
-            let mut statements = vec![BatchStatement::PreparedStatement(insert); values.len()];
+            let mut statements = vec![insert; values.len()];
             if !is_new {
                 values.push(deleted);
-                statements.push(BatchStatement::PreparedStatement(delete));
+                statements.push(delete);
             }
-            return self.batch(what, statements, &values).await;
+            return self.batch(&mart.name, statements, &values).await;
         }
         let mut chunk = Vec::new();
         let mut num_bytes = 0;
-        for at_row in 0..partition.num_rows() {
-            chunk.push(inserted(partition.row(at_row)));
-            num_bytes += partition.row(at_row).len();
-            let is_last = at_row + 1 == partition.num_rows();
+        for (number, row) in partition.rows().enumerate() {
+            chunk.push(inserted(row));
+            num_bytes += row.len();
+            let is_last = number + 1 == partition.num_rows();
             if num_bytes >= CHUNK_BYTES || chunk.len() >= MAX_STATEMENTS || is_last {
-                let statements = vec![BatchStatement::PreparedStatement(insert.clone()); chunk.len()];
-                self.batch(what, statements, &chunk).await?;
+                self.batch(&mart.name, vec![insert.clone(); chunk.len()], &chunk).await?;
                 chunk.clear();
                 num_bytes = 0;
             }
         }
         match is_new {
             true => Ok(()),
-            false => self.execute(what, &delete, deleted).await,
+            false => self.batch(&mart.name, vec![delete], &[deleted]).await,
         }
     }
 

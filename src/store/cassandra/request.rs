@@ -177,6 +177,14 @@ fn is_passing_attempt(error: &RequestAttemptError) -> bool {
     }
 }
 
+/// Whether what was to be created exists.
+pub fn is_there_already(error: &ExecutionError) -> bool {
+    matches!(
+        error,
+        ExecutionError::LastAttemptError(RequestAttemptError::DbError(DbError::AlreadyExists { .. }, _))
+    )
+}
+
 /// The error of a request that can't succeed as it is.
 pub fn refusal(what: &str, error: ExecutionError) -> Error {
     let message = format!("{what}: cassandra refused the request");

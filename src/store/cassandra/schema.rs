@@ -122,6 +122,9 @@ pub async fn prepare(store: &Cassandra, marts: &[Mart], migrate: bool) -> Result
     for mart in marts.iter().filter(|mart| plan.missing.contains(&mart.name)) {
         store.define(&mart.ddl).await?;
     }
+    if !plan.missing.is_empty() {
+        store.look_again().await?;
+    }
     Ok(plan.missing)
 }
 

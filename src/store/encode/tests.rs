@@ -9,6 +9,7 @@ use arrow::array::{
 use arrow::array::{Int32Builder, MapFieldNames};
 
 use super::*;
+use crate::store::rows::cells;
 
 fn written(array: ArrayRef, kind: &str) -> Vec<Option<Vec<u8>>> {
     let kind = CqlType::parse(kind).unwrap();
