@@ -21,14 +21,17 @@ pub async fn run(places: &Places, args: &CheckArgs) -> Result<u8> {
         Err(problems) => return Err(diagnostics::to_error(&problems)),
         Ok(project) => project,
     };
+    let published = match project.marts.len() {
+        0 => String::new(),
+        marts => format!(", {marts} published marts"),
+    };
     output::print_text(&format!(
-        "project `{}` is valid: {} sources, {} models, {} checks, {} questions, {} published marts\n",
+        "project `{}` is valid: {} sources, {} models, {} checks, {} questions{published}\n",
         project.name,
         project.sources.len(),
         project.models.len(),
         project.checks.len(),
         project.questions.len(),
-        project.marts.len()
     ))?;
     if args.connect {
         let (_, store) = places.cassandra(&project).await?;

@@ -121,7 +121,7 @@ async fn publish_mart(
     for _ in 0..MAX_ATTEMPTS {
         let state = store.state(mart).await?;
         let work = decide(table, mart, &gold, state.as_ref(), scope).await?;
-        let (chain, why) = match &work {
+        let (chain, mut why) = match &work {
             Work::Nothing => return Ok(None),
             Work::Superseded(version) => {
                 tracing::info!("a newer run has published version {version} of `{}`", mart.name);
@@ -130,14 +130,14 @@ async fn publish_mart(
             Work::Changes(chain) => (chain.clone(), "what changed".to_owned()),
             Work::Whole(why) => (known_versions(&gold, state.as_ref()), format!("everything: {why}")),
         };
-        let is_whole = matches!(work, Work::Whole(_));
+        let mut is_whole = matches!(work, Work::Whole(_));
         let history = match History::open(run, mart, &chain).await? {
             Some(history) => history,
-            // what the log no longer tells can't be compared
             None if is_whole => History::of(run, mart)?,
             None => {
-                let scope = Scope { is_full: true, ..scope.clone() };
-                return Box::pin(publish_mart(run, store, mart, &scope)).await;
+                is_whole = true;
+                why = "everything: the log no longer tells what changed".to_owned();
+                History::of(run, mart)?
             }
         };
         let claim = Claim {

@@ -45,6 +45,9 @@ const MAX_STATEMENTS: usize = 60_000;
 /// Rows of one page of an answer.
 const PAGE_ROWS: i32 = 2000;
 
+/// What is published of a mart.
+const SELECT_STATE: &str = "select state from medallion_published where mart = ?";
+
 /// A cluster that marts are published to.
 pub struct Cassandra {
     session: Session,
@@ -87,11 +90,12 @@ impl Cassandra {
         marts: &[Mart],
         migrate: bool,
     ) -> Result<Vec<String>> {
-        if !schema::has_keyspace(self).await? {
+        let (has_keyspace, live) = tokio::try_join!(schema::has_keyspace(self), schema::live_tables(self))?;
+        if !has_keyspace {
             schema::create_keyspace(self, serving).await?;
         }
         self.use_keyspace().await?;
-        schema::prepare(self, marts, migrate).await
+        schema::prepare(self, &live, marts, migrate).await
     }
 
     /// Compares the project with the live cluster without changing it: tables, publishing statements, questions.
@@ -229,31 +233,9 @@ impl Cassandra {
         }
     }
 
-    async fn batch(&self, what: &str, statements: Vec<BatchStatement>, values: &[Bound<'_>]) -> Result<()> {
-        let mut batch = Batch::new_with_statements(BatchType::Unlogged, statements);
-        batch.set_is_idempotent(true);
-        self.throttle.send(what, || async { self.session.batch(&batch, values).await.map(|_| ()) }).await
-    }
-}
-
-#[async_trait]
-impl ServingStore for Cassandra {
-    fn name(&self) -> String {
-        format!("cassandra at {}, keyspace `{}`", self.target.hosts.join(", "), self.keyspace())
-    }
-
-    async fn ready(&self, marts: &[&Mart]) -> Result<()> {
-        let preparing = marts.iter().map(|mart| async move {
-            self.writes(mart).await.during(|| format!("`cql/publish/{}.cql`", mart.name))
-        });
-        futures::future::try_join_all(preparing).await?;
-        Ok(())
-    }
-
-    async fn state(&self, mart: &Mart) -> Result<Option<State>> {
-        let mut prepared = self.prepared(&format!("select state from {STATE_TABLE} where mart = ?")).await?;
-        // a serial read completes what another publisher has half written
-        prepared.set_consistency(Consistency::LocalSerial);
+    async fn state_at(&self, mart: &Mart, consistency: Consistency) -> Result<Option<State>> {
+        let mut prepared = self.prepared(SELECT_STATE).await?;
+        prepared.set_consistency(consistency);
         let mut values = Vec::new();
         push_cell(&mut values, Some(mart.name.as_bytes()));
         let rows = self.rows("reading what is published", &prepared, Bound::Values(&values)).await?;
@@ -270,7 +252,7 @@ impl ServingStore for Cassandra {
         }
     }
 
-    async fn advance(&self, mart: &Mart, expected: Option<i64>, next: &State) -> Result<bool> {
+    async fn compare_and_set(&self, mart: &Mart, expected: Option<i64>, next: &State) -> Result<bool> {
         let version = next.published.as_ref().map(|published| published.gold.version.to_be_bytes());
         let committed = next.published.as_ref().map(|published| published.gold.committed.to_be_bytes());
         let text = serde_json::to_vec(next)?;
@@ -300,10 +282,38 @@ impl ServingStore for Cassandra {
         if rows.first().and_then(|row| row.bytes(0)) == Some(&[1]) {
             return Ok(true);
         }
-        // the answer to an attempt before this one may have been lost
-        Ok(self.state(mart).await?.as_ref() == Some(next))
+        // the answer to an attempt before this one may have been lost; a serial read completes what is half done
+        Ok(self.state_at(mart, Consistency::LocalSerial).await?.as_ref() == Some(next))
     }
 
+    async fn batch(&self, what: &str, statements: Vec<BatchStatement>, values: &[Bound<'_>]) -> Result<()> {
+        let mut batch = Batch::new_with_statements(BatchType::Unlogged, statements);
+        batch.set_is_idempotent(true);
+        self.throttle.send(what, || async { self.session.batch(&batch, values).await.map(|_| ()) }).await
+    }
+}
+
+#[async_trait]
+impl ServingStore for Cassandra {
+    fn name(&self) -> String {
+        format!("cassandra at {}, keyspace `{}`", self.target.hosts.join(", "), self.keyspace())
+    }
+
+    async fn ready(&self, marts: &[&Mart]) -> Result<()> {
+        let preparing = marts.iter().map(|mart| async move {
+            self.writes(mart).await.during(|| format!("`cql/publish/{}.cql`", mart.name))
+        });
+        futures::future::try_join_all(preparing).await?;
+        Ok(())
+    }
+
+    async fn state(&self, mart: &Mart) -> Result<Option<State>> {
+        self.state_at(mart, Consistency::LocalQuorum).await
+    }
+
+    async fn advance(&self, mart: &Mart, expected: Option<i64>, next: &State) -> Result<bool> {
+        self.compare_and_set(mart, expected, next).await
+    }
     async fn replace(&self, mart: &Mart, partition: &Partition, at: i64, is_new: bool) -> Result<()> {
         let Writes { insert, delete } = self.writes(mart).await?;
         let inserted = |row| Bound::Insert { row, at };

@@ -26,7 +26,7 @@ const CREATE_STATE_TABLE: &str = "create table if not exists medallion_published
 
 /// A table as Cassandra has it.
 #[derive(Debug, Default)]
-struct LiveTable {
+pub struct LiveTable {
     /// Name → type, kind, place in its key, order.
     columns: BTreeMap<String, LiveColumn>,
     ttl: u32,
@@ -108,9 +108,13 @@ pub async fn create_keyspace(store: &Cassandra, serving: &ServingManifest) -> Re
 ///
 /// # Errors
 /// `Project`, listing every difference, where a table is not what the project declares. Then nothing has been changed.
-pub async fn prepare(store: &Cassandra, marts: &[Mart], migrate: bool) -> Result<Vec<String>> {
-    let live = live_tables(store).await?;
-    let plan = compare_tables(&live, marts);
+pub async fn prepare(
+    store: &Cassandra,
+    live: &BTreeMap<String, LiveTable>,
+    marts: &[Mart],
+    migrate: bool,
+) -> Result<Vec<String>> {
+    let plan = compare_tables(live, marts);
     refuse(store, &plan, migrate)?;
     for statement in &plan.alterations {
         tracing::info!("{statement}");
@@ -150,7 +154,10 @@ pub fn refuse(store: &Cassandra, plan: &Plan, migrate: bool) -> Result<()> {
 }
 
 /// Every table of the keyspace.
-async fn live_tables(store: &Cassandra) -> Result<BTreeMap<String, LiveTable>> {
+///
+/// # Errors
+/// Those of asking.
+pub async fn live_tables(store: &Cassandra) -> Result<BTreeMap<String, LiveTable>> {
     let mut keyspace = Vec::new();
     push_cell(&mut keyspace, Some(store.keyspace().as_bytes()));
     let (columns, options) = tokio::try_join!(
