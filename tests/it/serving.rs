@@ -11,7 +11,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use scylla::value::{CqlValue, Row};
 use serde_json::Value;
 
-use crate::cassandra::{Cql, Keyspace, Node, node, runtime};
+use crate::cassandra::{Cql, Keyspace, Node, node, runtime, wait_until};
 use crate::data::{self, Landed};
 use crate::mini;
 use crate::support::{Done, Place, active_files, copy_folder, repository, write};
@@ -134,9 +134,16 @@ impl Served {
     }
 
     pub fn named_rows(&self, query: &str) -> Vec<BTreeMap<String, String>> {
-        let query = query.to_owned();
-        let answer = runtime().block_on(self.space.cql.session().query_unpaged(query, ())).unwrap();
-        let answer = answer.into_rows_result().unwrap();
+        let ask = || runtime().block_on(self.space.cql.session().query_unpaged(query.to_owned(), ()));
+        let mut answer = ask();
+        // a cluster that has just lost a node takes a moment
+        wait_until(query, || {
+            if answer.is_err() {
+                answer = ask();
+            }
+            answer.is_ok()
+        });
+        let answer = answer.unwrap().into_rows_result().unwrap();
         let names: Vec<String> = answer.column_specs().iter().map(|spec| spec.name().to_owned()).collect();
         let rows = answer.rows::<Row>().unwrap();
         rows.map(|row| names.iter().cloned().zip(row.unwrap().columns.iter().map(cql_text)).collect())
@@ -475,7 +482,7 @@ fn hold(served: &Served, lake: &Path, at: &str) -> Child {
     let mut command = at_lake(served, lake, &["publish", "daily"]);
     command.env("MEDALLION_HOLD_AT", at).env("MEDALLION_HOLD_FILE", &file);
     let child = command.stdout(std::process::Stdio::null()).spawn().unwrap();
-    crate::cassandra::wait_until("the older publisher has claimed", || {
+    wait_until("the older publisher has claimed", || {
         let rows = served.named_rows("select state from medallion_published where mart = 'daily'");
         rows.iter().any(|row| !row["state"].contains("\"claims\":[]"))
     });

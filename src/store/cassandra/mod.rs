@@ -23,7 +23,7 @@ use scylla::statement::{Consistency, Statement};
 
 pub use self::connect::{Target, connect};
 use self::raw::{Bound, RawRow};
-use self::request::{Throttle, is_there_already, prepare_refusal};
+use self::request::{Throttle, is_invalid, is_there_already, prepare_refusal};
 pub use self::schema::{Plan, STATE_TABLE};
 use super::ServingStore;
 use super::rows::{Partition, Partitions, TokenRange, key_of, push_cell};
@@ -127,12 +127,15 @@ impl Cassandra {
     /// # Errors
     /// `Project` where there is no such keyspace.
     pub async fn use_keyspace(&self) -> Result<()> {
-        self.session.use_keyspace(self.keyspace(), false).await.map_err(|error| {
-            Error::project(format!(
+        self.session.use_keyspace(self.keyspace(), false).await.map_err(|error| match is_invalid(&error) {
+            true => Error::project(format!(
                 "there is no keyspace `{}`; `medallion publish` creates it",
                 self.keyspace()
             ))
-            .because(error)
+            .because(error),
+            false => {
+                Error::unavailable(format!("can't use the keyspace `{}`", self.keyspace())).because(error)
+            }
         })
     }
 
@@ -151,12 +154,11 @@ impl Cassandra {
         self.throttle.send("changing the schema", attempt).await
     }
 
-    /// Learns where the rows of new tables live.
-    async fn look_again(&self) -> Result<()> {
-        self.session
-            .refresh_metadata()
-            .await
-            .map_err(|error| Error::unavailable("cassandra does not tell its tables").because(error))
+    /// Learns where the rows of new tables live. Without it requests take a detour, so a failure is no error.
+    async fn look_again(&self) {
+        if let Err(error) = self.session.refresh_metadata().await {
+            tracing::debug!(%error, "the new tables' places are not known yet");
+        }
     }
 
     /// A statement, prepared once. After a restart of a node the driver prepares it again by itself.

@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
-use scylla::errors::{DbError, ExecutionError, PrepareError, RequestAttemptError};
+use scylla::errors::{DbError, ExecutionError, PrepareError, RequestAttemptError, UseKeyspaceError};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::error::{Error, Result};
@@ -183,6 +183,11 @@ pub fn is_there_already(error: &ExecutionError) -> bool {
         error,
         ExecutionError::LastAttemptError(RequestAttemptError::DbError(DbError::AlreadyExists { .. }, _))
     )
+}
+
+/// Whether the nodes say that what is to be used does not exist.
+pub fn is_invalid(error: &UseKeyspaceError) -> bool {
+    matches!(error, UseKeyspaceError::RequestError(RequestAttemptError::DbError(DbError::Invalid, _)))
 }
 
 /// The error of a request that can't succeed as it is.

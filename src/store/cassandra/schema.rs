@@ -127,7 +127,7 @@ pub async fn prepare(
         store.define(&mart.ddl).await?;
     }
     if !plan.missing.is_empty() {
-        store.look_again().await?;
+        store.look_again().await;
     }
     Ok(plan.missing)
 }
