@@ -174,6 +174,22 @@ impl Run {
         caches.insert(table.name().to_owned(), (table.version(), Arc::new(batches)));
     }
 
+    /// Lets go of the rows that neither `models` nor a check will read.
+    fn forget_all_but_inputs_of(&self, models: &[&crate::project::model::Model]) -> Result<()> {
+        let mut needed: BTreeSet<String> = BTreeSet::new();
+        for model in models {
+            needed.extend(model.inputs.keys().map(|input| dirty::stored_table(input).to_string()));
+        }
+        for check in &self.project.checks {
+            let inputs =
+                crate::project::sql::inputs(&check.sql).map_err(|(_, message)| Error::project(message))?;
+            needed.extend(inputs.iter().map(ToString::to_string));
+        }
+        let mut caches = self.caches.write().unwrap_or_else(PoisonError::into_inner);
+        caches.retain(|table, _| needed.contains(table));
+        Ok(())
+    }
+
     /// All rows of the table, if this run has just written all of them and still holds them.
     fn cached(&self, table: &Table) -> Option<Arc<Vec<RecordBatch>>> {
         let caches = self.caches.read().unwrap_or_else(PoisonError::into_inner);
@@ -495,6 +511,7 @@ async fn compute_models(run: &mut Run) -> Result<Vec<Step>> {
             steps.push(Step::computed(model, &work, computed.rows, elapsed));
             run.models.insert(model.table.clone(), computed.table);
         }
+        run.forget_all_but_inputs_of(&waiting)?;
     }
     Ok(steps)
 }
