@@ -67,6 +67,7 @@ pub fn landed_schema() -> SchemaRef {
         ("quarantined", DataType::Int64),
         ("money", DataType::Utf8View),
         ("warnings", DataType::Utf8View),
+        ("late", DataType::Utf8View),
     ])
 }
 

@@ -9,6 +9,7 @@ pub mod checks;
 pub mod decide;
 pub mod dirty;
 pub mod landing;
+pub mod late;
 pub mod lock;
 pub mod model;
 pub mod quarantine;
@@ -25,10 +26,11 @@ use serde_json::json;
 
 use self::decide::{Counts, Decided};
 use self::dirty::Work;
+use self::landing::Pending;
 use self::report::{Report, Step};
 use crate::engine;
 use crate::error::{Error, Result};
-use crate::lake::table::{Outcome, Table};
+use crate::lake::table::{Commit, Outcome, Table, partition_key};
 use crate::lake::{Lake, Root};
 use crate::ledger::{self, Ledger};
 use crate::project::Project;
@@ -51,6 +53,8 @@ type DecidedDates = (BTreeSet<i32>, Arc<Decided>);
 /// The state of one run: the project, its stores, and the tables as this run has left them so far.
 pub struct Run {
     pub id: i64,
+    /// Who asked, for the ledger.
+    pub command: &'static str,
     pub project: Arc<Project>,
     pub landing: Arc<Root>,
     pub lake: Lake,
@@ -77,17 +81,9 @@ impl Run {
     /// The stores'.
     pub async fn open(project: Arc<Project>, landing: Root, lake: Lake, progress: Progress) -> Result<Run> {
         let state = engine::state(&lake, project.limits.memory_bytes)?;
-        let mut opening = FuturesUnordered::new();
-        for source in &project.sources {
-            for zone in ["bronze", "quarantine"] {
-                opening.push(open_table(&lake, TableName::new(zone, &source.name)));
-            }
-        }
-        for model in project.stored_models() {
-            opening.push(open_table(&lake, model.table.clone()));
-        }
         let mut run = Run {
             id: 0,
+            command: "run",
             project: Arc::clone(&project),
             landing: Arc::new(landing),
             ledger: Ledger::open(&lake).await?,
@@ -106,14 +102,7 @@ impl Run {
                 std::thread::available_parallelism().map_or(1, usize::from),
             )),
         };
-        while let Some(opened) = opening.next().await {
-            let (name, table) = opened?;
-            match name.schema.as_str() {
-                "bronze" => run.bronze.insert(name.table, table),
-                "quarantine" => run.quarantine.insert(name.table, table),
-                _ => run.models.insert(name, table),
-            };
-        }
+        run.open_tables().await?;
         // a run is one more commit of `ledger.runs`
         run.id = run.ledger.runs.version() + 2;
         Ok(run)
@@ -220,6 +209,75 @@ impl Run {
         Ok(Arc::clone(decided))
     }
 
+    /// What was decided of the dates that a commit has added rows to must be decided again.
+    async fn forget_decided(&self, source: &Source, commit: &Commit) {
+        let mut all = self.decided.lock().await;
+        let Some((known, decided)) = all.get_mut(&source.name) else {
+            return;
+        };
+        if source.mode == Mode::Upserts {
+            all.remove(&source.name);
+            return;
+        }
+        let keys = commit.adds.iter().map(|add| partition_key(&commit.partition, &add.partition_values, 1));
+        let dates = dirty::dates_of(keys.collect());
+        known.retain(|date| !dates.contains(date));
+        let decided = Arc::make_mut(decided);
+        decided.counts.retain(|date, _| date.is_none_or(|date| !dates.contains(&date)));
+        decided.rejected.retain(|date, _| !dates.contains(date));
+        decided.quarantined.retain(|record| !dates.contains(&record.date));
+    }
+
+    /// A new run on the tables as they are: what the stream does after each settle.
+    pub async fn begin_again(&mut self) {
+        self.id = self.ledger.runs.version() + 2;
+        self.num_commits = 0;
+        self.decided.lock().await.clear();
+        self.begin_batch();
+    }
+
+    /// What arrives from now on arrives now.
+    pub fn begin_batch(&mut self) {
+        self.started_at = chrono::Utc::now().timestamp_micros();
+        let versions: HashMap<&str, i64> =
+            self.zone_tables().map(|table| (table.name(), table.version())).collect();
+        let mut caches = self.caches.write().unwrap_or_else(PoisonError::into_inner);
+        caches.retain(|name, (version, _)| versions.get(name.as_str()) == Some(version));
+    }
+
+    /// Looks at every table again: after an error it is unknown what became of the last commits.
+    ///
+    /// # Errors
+    /// The stores'.
+    pub async fn reopen(&mut self) -> Result<()> {
+        self.open_tables().await?;
+        self.ledger = Ledger::open(&self.lake).await?;
+        self.begin_again().await;
+        Ok(())
+    }
+
+    async fn open_tables(&mut self) -> Result<()> {
+        let (project, lake) = (Arc::clone(&self.project), self.lake.clone());
+        let mut opening = FuturesUnordered::new();
+        for source in &project.sources {
+            for zone in ["bronze", "quarantine"] {
+                opening.push(open_table(&lake, TableName::new(zone, &source.name)));
+            }
+        }
+        for model in project.stored_models() {
+            opening.push(open_table(&lake, model.table.clone()));
+        }
+        while let Some(opened) = opening.next().await {
+            let (name, table) = opened?;
+            match name.schema.as_str() {
+                "bronze" => self.bronze.insert(name.table, table),
+                "quarantine" => self.quarantine.insert(name.table, table),
+                _ => self.models.insert(name, table),
+            };
+        }
+        Ok(())
+    }
+
     /// Rules may look things up in the project's reference tables.
     fn rule_context(&self) -> Result<datafusion::prelude::SessionContext> {
         let context = engine::context(&self.state);
@@ -237,7 +295,8 @@ async fn open_table(lake: &Lake, name: TableName) -> Result<(TableName, Table)> 
     Ok((name, table))
 }
 
-/// Moves everything that waits in landing to gold, and proves that nothing was lost. This is the whole way.
+/// Moves everything that waits in landing to gold, and proves that nothing was lost. This is the whole way; the stream
+/// goes it part by part.
 ///
 /// # Errors
 /// What stops a run. What a person must look at without stopping it (changed landing files, failed checks, a balance that
@@ -246,13 +305,40 @@ pub async fn advance(run: &mut Run) -> Result<Report> {
     let mut report = Report::begin(run);
     let pending = landing::discover(run).await?;
     report.landing(&pending);
+    take_in(run, &pending, &mut report).await?;
+    refresh(run, &mut report).await?;
+    settle(run, &mut report).await?;
+    Ok(report)
+}
+
+/// Landing → bronze and quarantine: the batches that were written ahead.
+///
+/// # Errors
+/// The stores'; `Conflict` where another run has taken one of them in.
+pub async fn take_in(run: &mut Run, pending: &Pending, report: &mut Report) -> Result<()> {
     for (batch_id, batch) in &pending.batches {
         let steps = ingest(run, *batch_id, batch).await?;
         report.steps.extend(steps);
     }
+    Ok(())
+}
+
+/// Bronze → silver → gold: whatever has changed since they were computed.
+///
+/// # Errors
+/// The stores' and those of the models.
+pub async fn refresh(run: &mut Run, report: &mut Report) -> Result<()> {
     bronze::report(run).await?;
     decide_changed(run).await?;
     report.steps.extend(compute_models(run).await?);
+    Ok(())
+}
+
+/// Checks and balance, and the report in the ledger; then everything is on the disk.
+///
+/// # Errors
+/// The stores' and those of the checks.
+pub async fn settle(run: &mut Run, report: &mut Report) -> Result<()> {
     report.warn_of_stale(run);
     if run.num_commits > 0 || !report::is_closed(run) {
         report.checks = checks::run(run).await?;
@@ -265,7 +351,7 @@ pub async fn advance(run: &mut Run) -> Result<Report> {
     if report.commits == 0 {
         report.commits = run.num_commits;
     }
-    Ok(report)
+    Ok(())
 }
 
 /// Landing → bronze, all sources of a batch at once.
@@ -316,6 +402,7 @@ async fn ingest(
         if let Some(batches) = ingested.cache {
             run.cache(&ingested.bronze, batches);
         }
+        run.forget_decided(&source, &ingested.bronze_commit).await;
         steps.push(Step::ingested(&source, &ingested.reports));
         run.bronze.insert(source.name.clone(), ingested.bronze);
         run.quarantine.insert(source.name, ingested.quarantine);

@@ -22,6 +22,8 @@ use crate::project::source::Source;
 #[derive(Debug, Serialize)]
 pub struct Report {
     pub run_id: i64,
+    /// `run` or `stream`.
+    pub command: &'static str,
     pub new_files: usize,
     pub unclaimed_files: usize,
     pub steps: Vec<Step>,
@@ -47,6 +49,11 @@ pub struct Step {
     pub seconds: f64,
     pub landed: Option<u64>,
     pub quarantined: Option<u64>,
+    /// Records that arrived behind the watermark.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub late: Option<u64>,
+    #[serde(skip)]
+    pub files: usize,
     #[serde(skip)]
     pub warnings: BTreeMap<String, u64>,
 }
@@ -67,6 +74,8 @@ impl Step {
             seconds: 0.0,
             landed: Some(files.iter().map(|file| file.landed).sum()),
             quarantined: Some(files.iter().map(|file| file.quarantined).sum()),
+            late: source.watermark_delay.map(|_| files.iter().map(|file| file.late.records).sum()),
+            files: files.len(),
             warnings,
         }
     }
@@ -79,14 +88,40 @@ impl Step {
             seconds: elapsed.as_secs_f64(),
             landed: None,
             quarantined: None,
+            late: None,
+            files: 0,
             warnings: BTreeMap::new(),
         }
     }
 }
 
+impl Step {
+    fn add(&mut self, later: Step) {
+        self.rows += later.rows;
+        self.seconds += later.seconds;
+        self.files += later.files;
+        self.scope = match self.landed {
+            Some(_) => format!("{} files", self.files),
+            None => later.scope,
+        };
+        for (total, more) in [
+            (&mut self.landed, later.landed),
+            (&mut self.quarantined, later.quarantined),
+            (&mut self.late, later.late),
+        ] {
+            *total = total.zip(more).map(|(total, more)| total + more).or(*total).or(more);
+        }
+        for (name, count) in later.warnings {
+            *self.warnings.entry(name).or_default() += count;
+        }
+    }
+}
+
 impl Report {
-    pub(super) fn begin(run: &Run) -> Self {
+    /// An empty report of the run.
+    pub fn begin(run: &Run) -> Self {
         Self {
+            command: run.command,
             run_id: run.id,
             new_files: 0,
             unclaimed_files: 0,
@@ -99,6 +134,18 @@ impl Report {
             seconds: 0.0,
             started: std::time::Instant::now(),
         }
+    }
+
+    /// One step per table: what the stream has done since it settled last.
+    pub fn fold_steps(&mut self) {
+        let mut folded: Vec<Step> = Vec::new();
+        for step in self.steps.drain(..) {
+            match folded.iter_mut().find(|known| known.table == step.table) {
+                Some(known) => known.add(step),
+                None => folded.push(step),
+            }
+        }
+        self.steps = folded;
     }
 
     pub(super) fn landing(&mut self, pending: &Pending) {
@@ -179,7 +226,7 @@ impl Report {
             ledger::runs_schema(),
             vec![
                 ledger::integers([run.id]),
-                ledger::texts(["run"]),
+                ledger::texts([self.command]),
                 ledger::timestamps([run.started_at]),
                 ledger::timestamps([chrono::Utc::now().timestamp_micros()]),
                 ledger::texts([if has_failed { "failed" } else { "done" }]),
