@@ -239,7 +239,12 @@ fn source(
         found.add_at(&text.file, &text.text, "watermark_delay", "a watermark needs an `event_time`");
     }
     if watermark_delay.is_none() && manifest.late == LatePolicy::Quarantine {
-        found.add_at(&text.file, &text.text, "late", "only a source with a `watermark_delay` has late records");
+        found.add_at(
+            &text.file,
+            &text.text,
+            "late",
+            "only a source with a `watermark_delay` has late records",
+        );
     }
     let required: Vec<usize> = manifest
         .columns

@@ -193,8 +193,7 @@ impl Meter {
         let totals = self.totals();
         self.with(|numbers| {
             let now = Instant::now();
-            let recent =
-                numbers.recent.iter().filter(|(at, _)| now.duration_since(*at) <= RATE_WINDOW);
+            let recent = numbers.recent.iter().filter(|(at, _)| now.duration_since(*at) <= RATE_WINDOW);
             let window = RATE_WINDOW.min(numbers.started.elapsed()).as_secs_f64().max(1.0);
             let rate = recent.map(|(_, records)| *records).sum::<u64>() as f64 / window;
             let mut line = format!(
@@ -226,15 +225,18 @@ impl Meter {
     pub fn prometheus(&self) -> String {
         self.with(|numbers| {
             let mut text = String::new();
-            let mut of_sources = |name: &str, kind: &str, help: &str, value: fn(&SourceNumbers) -> Option<f64>| {
-                let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
-                for (source, of_source) in &numbers.by_source {
-                    if let Some(value) = value(of_source) {
-                        let _ = writeln!(text, "{name}{{source=\"{}\"}} {value}", escaped(source));
+            let mut of_sources =
+                |name: &str, kind: &str, help: &str, value: fn(&SourceNumbers) -> Option<f64>| {
+                    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+                    for (source, of_source) in &numbers.by_source {
+                        if let Some(value) = value(of_source) {
+                            let _ = writeln!(text, "{name}{{source=\"{}\"}} {value}", escaped(source));
+                        }
                     }
-                }
-            };
-            of_sources("medallion_landed_files_total", "counter", "Files taken in.", |s| Some(s.files as f64));
+                };
+            of_sources("medallion_landed_files_total", "counter", "Files taken in.", |s| {
+                Some(s.files as f64)
+            });
             of_sources("medallion_landed_records_total", "counter", "Records that landed.", |s| {
                 Some(s.landed as f64)
             });
@@ -265,10 +267,30 @@ impl Meter {
             let mut number = |name: &str, kind: &str, help: &str, value: f64| {
                 let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}");
             };
-            number("medallion_backlog_files", "gauge", "Files found and not yet taken in.", numbers.backlog_files as f64);
-            number("medallion_unfinished_files", "gauge", "Files that may still grow.", numbers.waiting_files as f64);
-            number("medallion_problems", "gauge", "Problems that the last settle found.", numbers.num_problems as f64);
-            number("medallion_errors_total", "counter", "Steps that failed and were repeated.", numbers.errors as f64);
+            number(
+                "medallion_backlog_files",
+                "gauge",
+                "Files found and not yet taken in.",
+                numbers.backlog_files as f64,
+            );
+            number(
+                "medallion_unfinished_files",
+                "gauge",
+                "Files that may still grow.",
+                numbers.waiting_files as f64,
+            );
+            number(
+                "medallion_problems",
+                "gauge",
+                "Problems that the last settle found.",
+                numbers.num_problems as f64,
+            );
+            number(
+                "medallion_errors_total",
+                "counter",
+                "Steps that failed and were repeated.",
+                numbers.errors as f64,
+            );
             if let Some(commit) = numbers.last_commit {
                 number(
                     "medallion_last_commit_timestamp_seconds",
@@ -287,7 +309,10 @@ impl Meter {
                     let _ = writeln!(text, "{name}_bucket{{le=\"{bucket}\"}} {count}");
                 }
                 let (count, sum) = (durations.count, durations.sum);
-                let _ = writeln!(text, "{name}_bucket{{le=\"+Inf\"}} {count}\n{name}_sum {sum}\n{name}_count {count}");
+                let _ = writeln!(
+                    text,
+                    "{name}_bucket{{le=\"+Inf\"}} {count}\n{name}_sum {sum}\n{name}_count {count}"
+                );
             }
             text
         })
@@ -310,9 +335,13 @@ fn time_text(micros: i64) -> String {
 }
 
 /// How long ago a time is, for people.
-pub fn lag_text(micros: i64) -> String {
-    let seconds = (chrono::Utc::now().timestamp_micros().saturating_sub(micros) / 1_000_000).max(0);
-    match seconds {
+fn lag_text(micros: i64) -> String {
+    duration_text(chrono::Utc::now().timestamp_micros().saturating_sub(micros) / 1_000_000)
+}
+
+/// `90 s`, `12 min`, `5 h`, `3 days`.
+pub fn duration_text(seconds: i64) -> String {
+    match seconds.max(0) {
         0..120 => format!("{seconds} s"),
         120..7200 => format!("{} min", seconds / 60),
         7200..172_800 => format!("{} h", seconds / 3600),

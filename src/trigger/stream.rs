@@ -204,14 +204,9 @@ impl<'a> Stream<'a> {
     /// Landing → bronze.
     async fn micro_batch(&mut self, pending: Pending) -> Result<()> {
         let begun = Instant::now();
-        let num_files: usize =
-            pending.batches.values().flat_map(|batch| batch.values()).map(Vec::len).sum();
-        let bytes: i64 = pending
-            .batches
-            .values()
-            .flat_map(|batch| batch.values().flatten())
-            .map(|file| file.bytes)
-            .sum();
+        let num_files: usize = pending.batches.values().flat_map(|batch| batch.values()).map(Vec::len).sum();
+        let bytes: i64 =
+            pending.batches.values().flat_map(|batch| batch.values().flatten()).map(|file| file.bytes).sum();
         let num_steps = self.report.steps.len();
         self.report.new_files += pending.num_new_files;
         flow::take_in(self.run, &pending, &mut self.report).await?;
