@@ -318,6 +318,10 @@ impl Ledger {
         Ok(Self { files, landed, decisions, balances, runs })
     }
 
+    pub fn tables_mut(&mut self) -> [&mut Table; 5] {
+        [&mut self.files, &mut self.landed, &mut self.decisions, &mut self.balances, &mut self.runs]
+    }
+
     pub fn tables(&self) -> [&Table; 5] {
         [&self.files, &self.landed, &self.decisions, &self.balances, &self.runs]
     }

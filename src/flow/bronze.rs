@@ -72,6 +72,8 @@ pub struct Ingested {
     pub quarantine_commit: Option<Commit>,
     pub reports: Vec<FileReport>,
     pub cache: Option<Vec<RecordBatch>>,
+    /// The rows themselves, for a stream to append; `None` where there are too many.
+    pub fresh: Option<Vec<RecordBatch>>,
 }
 
 /// Decodes one source's part of a batch and writes its files. The caller commits quarantine, then bronze, so that the
@@ -131,6 +133,7 @@ pub async fn ingest(run: &Run, source: &Source, batch_id: i64, batch: &[FileReco
     let unique = if unique.len() == 1 { unique } else { Vec::new() };
     let mut writer = table.writer(Arc::clone(&schema), &partition).with_unique_columns(&unique);
     let mut cache = (table.version() < 0).then(Vec::new);
+    let mut fresh = run.recent.is_some().then(Vec::new);
     let mut num_cached = 0;
     let mut refused = Vec::new();
     let mut reports = Vec::new();
@@ -144,6 +147,10 @@ pub async fn ingest(run: &Run, source: &Source, batch_id: i64, batch: &[FileReco
                 num_cached += rows.num_rows();
                 if num_cached > CACHED_ROWS {
                     cache = None;
+                    fresh = None;
+                }
+                if let Some(fresh) = &mut fresh {
+                    fresh.push(rows.clone());
                 }
                 if let Some(cache) = &mut cache {
                     cache.push(rows);
@@ -177,7 +184,7 @@ pub async fn ingest(run: &Run, source: &Source, batch_id: i64, batch: &[FileReco
         info: json!({"batch": batch_id, "files": files}),
         description: source.description.clone(),
     };
-    Ok(Ingested { bronze: table, bronze_commit, quarantine, quarantine_commit, reports, cache })
+    Ok(Ingested { bronze: table, bronze_commit, quarantine, quarantine_commit, reports, cache, fresh })
 }
 
 struct Worker {

@@ -6,6 +6,7 @@
 pub mod balance;
 pub mod bronze;
 pub mod checks;
+pub mod compact;
 pub mod decide;
 pub mod dirty;
 pub mod landing;
@@ -13,6 +14,7 @@ pub mod late;
 pub mod lock;
 pub mod model;
 pub mod quarantine;
+pub mod recent;
 pub mod report;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -25,8 +27,8 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use serde_json::json;
 
 use self::decide::{Counts, Decided};
-use self::dirty::Work;
 use self::landing::Pending;
+use self::recent::{Part, Recent, Scope};
 use self::report::{Report, Step};
 use crate::engine;
 use crate::error::{Error, Result};
@@ -65,6 +67,8 @@ pub struct Run {
     pub progress: Progress,
     pub ledger: Ledger,
     pub num_commits: usize,
+    /// A stream's memory of recent events; a batch has none.
+    recent: Option<Recent>,
     bronze: HashMap<String, Table>,
     quarantine: HashMap<String, Table>,
     models: HashMap<TableName, Table>,
@@ -93,6 +97,7 @@ impl Run {
             is_full_refresh: false,
             progress,
             num_commits: 0,
+            recent: None,
             bronze: HashMap::new(),
             quarantine: HashMap::new(),
             models: HashMap::new(),
@@ -125,6 +130,12 @@ impl Run {
     /// The tables of the zones, without the ledger.
     pub fn zone_tables(&self) -> impl Iterator<Item = &Table> {
         self.bronze.values().chain(self.quarantine.values()).chain(self.models.values())
+    }
+
+    fn tables_mut(&mut self) -> impl Iterator<Item = &mut Table> {
+        let of_zones =
+            self.bronze.values_mut().chain(self.quarantine.values_mut()).chain(self.models.values_mut());
+        of_zones.chain(self.ledger.tables_mut())
     }
 
     /// # Errors
@@ -209,6 +220,16 @@ impl Run {
         Ok(Arc::clone(decided))
     }
 
+    /// Keeps recent events in memory from now on, so that they can be appended; `ids_bytes` bounds the known keys.
+    pub fn remember_recent(&mut self, ids_bytes: usize) {
+        self.recent = Some(Recent::new(ids_bytes));
+    }
+
+    /// Rows in memory that wait for a refresh.
+    pub fn num_fresh(&self) -> usize {
+        self.recent.as_ref().map_or(0, Recent::num_fresh)
+    }
+
     /// What was decided of the dates that a commit has added rows to must be decided again.
     async fn forget_decided(&self, source: &Source, commit: &Commit) {
         let mut all = self.decided.lock().await;
@@ -252,6 +273,9 @@ impl Run {
     pub async fn reopen(&mut self) -> Result<()> {
         self.open_tables().await?;
         self.ledger = Ledger::open(&self.lake).await?;
+        if let Some(recent) = &mut self.recent {
+            recent.forget();
+        }
         self.begin_again().await;
         Ok(())
     }
@@ -330,7 +354,27 @@ pub async fn take_in(run: &mut Run, pending: &Pending, report: &mut Report) -> R
 pub async fn refresh(run: &mut Run, report: &mut Report) -> Result<()> {
     bronze::report(run).await?;
     decide_changed(run).await?;
-    report.steps.extend(compute_models(run).await?);
+    report.steps.extend(compute_models(run, Scope::Everything).await?);
+    if let Some(recent) = &mut run.recent {
+        recent.settle();
+    }
+    Ok(())
+}
+
+/// Bronze → silver → gold, of the recent dates only; what else has changed waits for [`refresh`]. Where a source has no
+/// watermark, everything is recent.
+///
+/// # Errors
+/// As [`refresh`].
+pub async fn refresh_recent(run: &mut Run, report: &mut Report) -> Result<()> {
+    let Scope::Recent(from) = recent::scope(run)? else {
+        return refresh(run, report).await;
+    };
+    recent::decide_fresh(run, from).await?;
+    report.steps.extend(compute_models(run, Scope::Recent(from)).await?);
+    if let Some(recent) = &mut run.recent {
+        recent.end_refresh();
+    }
     Ok(())
 }
 
@@ -401,6 +445,11 @@ async fn ingest(
         run.num_commits += 1;
         if let Some(batches) = ingested.cache {
             run.cache(&ingested.bronze, batches);
+        }
+        if let Some(recent) = &mut run.recent
+            && source.mode == Mode::Events
+        {
+            recent.keep(&source, batch_id, ingested.fresh);
         }
         run.forget_decided(&source, &ingested.bronze_commit).await;
         steps.push(Step::ingested(&source, &ingested.reports));
@@ -535,7 +584,7 @@ fn decision_rows(all: &BTreeMap<(String, Option<i32>), Counts>) -> Result<Record
 }
 
 /// Silver and gold: every model whose inputs have changed, inputs before outputs.
-async fn compute_models(run: &mut Run) -> Result<Vec<Step>> {
+async fn compute_models(run: &mut Run, scope: Scope) -> Result<Vec<Step>> {
     let project = Arc::clone(&run.project);
     let mut waiting: Vec<&crate::project::model::Model> = project.stored_models().collect();
     let mut unfinished: BTreeSet<TableName> = waiting.iter().map(|model| model.table.clone()).collect();
@@ -551,19 +600,22 @@ async fn compute_models(run: &mut Run) -> Result<Vec<Step>> {
         waiting = later;
         let mut todo = Vec::new();
         for model in &ready {
-            let work = dirty::work(run, model).await?;
+            let part = match scope {
+                Scope::Everything => Part::all(dirty::work(run, model).await?),
+                Scope::Recent(from) => recent::part(run, model, from).await?,
+            };
             unfinished.remove(&model.table);
-            if work != Work::Nothing {
-                todo.push((*model, work));
+            if !part.is_nothing() {
+                todo.push((*model, part));
             }
         }
         run.progress.stage(&format!("{} models", todo.len()));
         let shared = &*run;
         let mut computing = futures::stream::iter(todo)
-            .map(|(model, work)| async move {
+            .map(|(model, part)| async move {
                 let begun = std::time::Instant::now();
-                let computed = model::compute(shared, model, &work).await?;
-                Result::Ok((model, work, computed, begun.elapsed()))
+                let computed = model::compute(shared, model, &part).await?;
+                Result::Ok((model, part, computed, begun.elapsed()))
             })
             .buffer_unordered(CONCURRENT_MODELS);
         let mut done = Vec::new();
@@ -573,13 +625,13 @@ async fn compute_models(run: &mut Run) -> Result<Vec<Step>> {
         drop(computing);
         // one sync for the files of all, then one log entry each
         run.lake.sync().await?;
-        for (model, work, mut computed, elapsed) in done {
+        for (model, part, mut computed, elapsed) in done {
             computed.table.commit(&computed.commit).await?;
             run.num_commits += 1;
             if let Some(batches) = computed.cache {
                 run.cache(&computed.table, batches);
             }
-            steps.push(Step::computed(model, &work, computed.rows, elapsed));
+            steps.push(Step::computed(model, &part, computed.rows, elapsed));
             run.models.insert(model.table.clone(), computed.table);
         }
     }

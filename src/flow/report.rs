@@ -13,6 +13,7 @@ use super::checks::CheckResult;
 use super::dirty::Work;
 use super::landing::Pending;
 use super::model::describe;
+use super::recent::Part;
 use crate::error::Result;
 use crate::ledger;
 use crate::project::model::Model;
@@ -80,11 +81,14 @@ impl Step {
         }
     }
 
-    pub(super) fn computed(model: &Model, work: &Work, rows: u64, elapsed: Duration) -> Self {
+    pub(super) fn computed(model: &Model, part: &Part, rows: u64, elapsed: Duration) -> Self {
         Self {
             table: model.table.to_string(),
             rows,
-            scope: describe(work),
+            scope: match &part.append {
+                Some(_) if part.work == Work::Nothing => "appended".to_owned(),
+                _ => describe(&part.work),
+            },
             seconds: elapsed.as_secs_f64(),
             landed: None,
             quarantined: None,

@@ -32,6 +32,8 @@ pub struct StreamLimits {
     /// The stream settles at the latest so long after the last time.
     #[serde(deserialize_with = "duration")]
     pub settle: Duration,
+    /// What the keys of recent events may take in memory; 16 to 40 bytes each.
+    pub ids_bytes: usize,
 }
 
 impl Default for StreamLimits {
@@ -46,6 +48,7 @@ impl Default for StreamLimits {
             refresh: Duration::from_secs(1),
             idle: Duration::from_secs(5),
             settle: Duration::from_secs(180),
+            ids_bytes: 256 * 1024 * 1024,
         }
     }
 }

@@ -36,6 +36,12 @@ const MAX_FAILURES: u32 = 5;
 /// A micro-batch is never made smaller than this by its time.
 const LEAST_BYTES: u64 = 1024 * 1024;
 
+/// So many rows in memory are refreshed without waiting.
+const MAX_FRESH: usize = 200_000;
+
+/// Small files are looked for after so many micro-batches.
+const COMPACT_EVERY: usize = 8;
+
 /// Bytes of a record, before any was seen.
 const RECORD_BYTES: f64 = 250.0;
 
@@ -52,6 +58,8 @@ pub struct Options {
 /// `Conflict` where another run has changed the lake; what no retry can mend.
 pub async fn run(run: &mut Run, options: Options, stop: &Stop, meter: &Arc<Meter>) -> Result<Report> {
     run.command = "stream";
+    run.lake.checkpoint_in_background();
+    run.remember_recent(run.project.stream.ids_bytes);
     let mut failures = 0;
     loop {
         let mut stream = Stream::begin(run, options, stop, meter);
@@ -98,7 +106,10 @@ struct Stream<'a> {
     /// What one micro-batch may hold now.
     batch_bytes: u64,
     record_bytes: f64,
+    /// Since the last compaction.
+    num_batches: usize,
     is_dirty: bool,
+    has_refreshed: bool,
     is_unsettled: bool,
     last_arrival: Instant,
     last_refresh: (Instant, Duration),
@@ -121,7 +132,9 @@ impl<'a> Stream<'a> {
             report,
             backlog: BTreeMap::new(),
             record_bytes: RECORD_BYTES,
+            num_batches: 0,
             is_dirty: true,
+            has_refreshed: false,
             is_unsettled: true,
             last_arrival: now,
             last_refresh: (now, Duration::ZERO),
@@ -168,6 +181,10 @@ impl<'a> Stream<'a> {
             }
             if self.is_refresh_due() {
                 self.refresh().await?;
+            }
+            if self.num_batches >= COMPACT_EVERY {
+                flow::compact::compact(self.run).await?;
+                self.num_batches = 0;
             }
             if self.is_settle_due() {
                 self.settle().await?;
@@ -243,6 +260,7 @@ impl<'a> Stream<'a> {
             self.batch_bytes = self.batch_bytes.saturating_mul(2).min(self.limits.batch_bytes);
         }
         tracing::debug!(files = num_files, records, ms = elapsed.as_millis(), "micro-batch in bronze");
+        self.num_batches += 1;
         self.is_dirty = true;
         self.is_unsettled = true;
         self.last_arrival = Instant::now();
@@ -262,6 +280,9 @@ impl<'a> Stream<'a> {
     /// Files that wait get at least as much of the time as refreshing takes.
     fn is_refresh_due(&self) -> bool {
         let (ended, took) = self.last_refresh;
+        if self.run.num_fresh() >= MAX_FRESH {
+            return true;
+        }
         let pause = match self.backlog.is_empty() {
             true => self.limits.refresh.saturating_sub(took),
             false => self.limits.refresh.max(took),
@@ -271,7 +292,12 @@ impl<'a> Stream<'a> {
 
     async fn refresh(&mut self) -> Result<()> {
         let begun = Instant::now();
-        flow::refresh(self.run, &mut self.report).await?;
+        // what came before this process is computed once; from then on what is new can be appended
+        match self.has_refreshed {
+            true => flow::refresh_recent(self.run, &mut self.report).await?,
+            false => flow::refresh(self.run, &mut self.report).await?,
+        }
+        self.has_refreshed = true;
         self.report.fold_steps();
         self.run.lake.sync().await?;
         self.last_refresh = (Instant::now(), begun.elapsed());
@@ -293,7 +319,16 @@ impl<'a> Stream<'a> {
             self.report.problems = landing::problems(self.run, &known).await?;
             self.last_compare = Instant::now();
         }
-        self.refresh().await?;
+        if self.num_batches > 0 {
+            flow::compact::compact(self.run).await?;
+            self.num_batches = 0;
+        }
+        if self.is_dirty {
+            // appended where that is possible, so that less is left to be computed again
+            self.refresh().await?;
+        }
+        flow::refresh(self.run, &mut self.report).await?;
+        self.report.fold_steps();
         flow::settle(self.run, &mut self.report).await?;
         self.run.begin_again().await;
         let mut next = Report::begin(self.run);

@@ -202,11 +202,7 @@ fn soak() {
 fn a_stream_leaves_the_reference_project_as_one_batch_does() {
     let (_, expected) = reference_lake();
     let place = Place::copied_reference();
-    place.edit(
-        "medallion.toml",
-        "[serving]",
-        "[stream]\nbatch_files = 2\nrefresh = \"1 second\"\n\n[serving]",
-    );
+    place.edit("medallion.toml", "batch_files = 1000", "batch_files = 2");
     place.land(&data::reference());
     until_idle(&place);
     Contents::of(&place).assert_equals(expected, "micro-batches of two files");
@@ -214,6 +210,105 @@ fn a_stream_leaves_the_reference_project_as_one_batch_does() {
     let before = crate::support::log_entries(&place.lake);
     until_idle(&place);
     assert_eq!(before, crate::support::log_entries(&place.lake), "an idle stream commits nothing");
+}
+
+/// Log entries of a table by what they did.
+fn operations(place: &Place, table: &str) -> Vec<String> {
+    let log = place.lake.join(table).join("_delta_log");
+    let mut entries: Vec<_> = fs::read_dir(log).unwrap().map(|entry| entry.unwrap().path()).collect();
+    entries.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
+    entries.sort();
+    let told = entries.iter().flat_map(|path| {
+        let text = fs::read_to_string(path).unwrap();
+        text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()).collect::<Vec<_>>()
+    });
+    let infos = told.filter(|action| !action["commitInfo"].is_null());
+    infos
+        .map(|action| {
+            let info = &action["commitInfo"];
+            let plain = crate::support::plain;
+            match plain(&info["operation"]).as_str() {
+                "OPTIMIZE" => "compact".to_owned(),
+                _ => plain(&info["operationParameters"]["mode"]),
+            }
+        })
+        .collect()
+}
+
+/// The reference project's events by time, so many in a file, with the masters; without repeated keys.
+fn events_in_order(lines_per_file: usize) -> Vec<Landed> {
+    let (events, mut files): (Vec<Landed>, Vec<Landed>) =
+        data::reference().into_iter().partition(|file| file.path.starts_with("usage_events"));
+    let mut lines: Vec<(String, String)> = Vec::new();
+    let mut known = std::collections::BTreeSet::new();
+    for file in events.iter().filter(|file| file.path.ends_with(".jsonl")) {
+        for line in String::from_utf8_lossy(&file.bytes).trim_start_matches('\u{feff}').lines() {
+            if let Ok(event) = serde_json::from_str::<serde_json::Value>(line)
+                && let (Some(id), Some(time)) = (event["event_id"].as_str(), event["timestamp"].as_str())
+                && known.insert(id.to_owned())
+            {
+                lines.push((time.to_owned(), line.to_owned()));
+            }
+        }
+    }
+    lines.sort();
+    for (at, piece) in lines.chunks(lines_per_file).enumerate() {
+        let text: Vec<&str> = piece.iter().map(|(_, line)| line.as_str()).collect();
+        let name = format!("usage_events_stream/events_{at:04}.jsonl");
+        files.push(Landed {
+            modified: 1_757_894_400 + at as u64,
+            ..Landed::new(&name, format!("{}\n", text.join("\n")))
+        });
+    }
+    files
+}
+
+#[test]
+fn events_in_order_are_appended_with_the_scores_of_a_batch() {
+    let place = Place::copied_reference();
+    place.edit("medallion.toml", "batch_files = 1000", "batch_files = 1");
+    place.edit("medallion.toml", "refresh = \"1 second\"", "refresh = \"1 milliseconds\"");
+    let files = events_in_order(4);
+    place.land(&files);
+    until_idle(&place);
+    let batch = Place::reference();
+    batch.land(&files);
+    batch.run();
+    Contents::of(&place).assert_equals(&Contents::of(&batch), "events in order");
+    place.run_idle();
+    let told = operations(&place, "silver/usage_events");
+    let appends = told.iter().filter(|operation| *operation == "Append").count();
+    assert!(appends >= 10, "{told:?}");
+    assert!(operations(&place, "ledger/files").contains(&"compact".to_owned()));
+    let bronze = crate::support::active_files(&place.lake.join("bronze/usage_events"));
+    assert!(bronze.len() < files.len(), "{} files of {} micro-batches", bronze.len(), files.len());
+}
+
+#[test]
+fn a_key_that_comes_again_is_decided_as_in_a_batch() {
+    let place = streaming(SMALL);
+    // the same date each time: first new keys, then one again with the same content, one with other, one that landed
+    // before its first by path
+    let file =
+        |name: &str, modified: u64, lines: &[String]| Landed { modified, ..mini::readings(name, lines) };
+    let lines = |ids: std::ops::Range<u32>| -> Vec<String> {
+        ids.map(|id| mini::reading(&id.to_string(), 9, "1.5")).collect()
+    };
+    let files = [
+        file("b.jsonl", 1_757_000_000, &lines(0..5)),
+        file("c.jsonl", 1_757_000_001, &lines(5..9)),
+        file("d.jsonl", 1_757_000_002, &lines(8..12)),
+        file("e.jsonl", 1_757_000_003, &[mini::reading("3", 9, "7"), mini::reading("20", 9, "-1")]),
+        file("a.jsonl", 1_757_000_004, &[mini::reading("1", 9, "4"), mini::reading("21", 9, "2")]),
+        file("f.jsonl", 1_757_000_005, &lines(30..33)),
+    ];
+    place.land(&files);
+    until_idle(&place);
+    let batch = streaming(SMALL);
+    batch.land(&files);
+    batch.run();
+    Contents::of(&place).assert_equals(&Contents::of(&batch), "keys that come again");
+    place.run_idle();
 }
 
 #[test]
