@@ -69,7 +69,7 @@ impl Running {
 fn wait_for(place: &Place, query: &str, value: &str) {
     let begun = Instant::now();
     let mut last = String::new();
-    while begun.elapsed() < Duration::from_secs(60) {
+    while begun.elapsed() < Duration::from_secs(150) {
         let done = place.medallion(&["--format", "csv", "sql", query]);
         last = done.stdout.lines().nth(1).unwrap_or_default().to_owned();
         if last == value {
@@ -263,25 +263,75 @@ fn events_in_order(lines_per_file: usize) -> Vec<Landed> {
     files
 }
 
+fn appends(place: &Place, table: &str) -> usize {
+    operations(place, table).iter().filter(|operation| *operation == "Append").count()
+}
+
 #[test]
-fn events_in_order_are_appended_with_the_scores_of_a_batch() {
+fn events_are_appended_with_the_scores_of_a_batch() {
     let place = Place::copied_reference();
-    place.edit("medallion.toml", "batch_files = 1000", "batch_files = 1");
-    place.edit("medallion.toml", "refresh = \"1 second\"", "refresh = \"1 milliseconds\"");
-    let files = events_in_order(4);
+    let mut files = events_in_order(30);
+    // the last day's events come while the stream runs: their baselines are those of the days before
+    let last = files.split_off(files.len() - 1).remove(0);
+    let text = String::from_utf8(last.bytes).unwrap();
+    let day = |line: &str| line.split("T").next().unwrap().to_owned();
+    let newest = day(text.lines().last().unwrap().split("timestamp").nth(1).unwrap());
+    let (live, before): (Vec<&str>, Vec<&str>) =
+        text.lines().partition(|line| day(line.split("timestamp").nth(1).unwrap()) == newest);
+    assert!(live.len() >= 8, "{live:?}");
+    let of = |name: &str, lines: &[&str]| Landed {
+        modified: last.modified,
+        ..Landed::new(&format!("usage_events_stream/{name}.jsonl"), format!("{}\n", lines.join("\n")))
+    };
+    files.push(of("before", &before));
+    files.push(of("live_0", &live[..2]));
     place.land(&files);
-    until_idle(&place);
+    let running = Running::start(&place);
+    wait_for(&place, "select count(*) from silver.usage_events where source_file like '%live_0%'", "2");
+    for (at, two) in live[2..8].chunks(2).enumerate() {
+        let file = of(&format!("live_{}", at + 1), two);
+        land_whole(&place, &file);
+        let query = format!("select count(*) from silver.usage_events where source_file = '{}'", file.path);
+        wait_for(&place, &query, "2");
+        files.push(file);
+    }
+    running.stop().ok();
     let batch = Place::reference();
     batch.land(&files);
     batch.run();
     Contents::of(&place).assert_equals(&Contents::of(&batch), "events in order");
     place.run_idle();
-    let told = operations(&place, "silver/usage_events");
-    let appends = told.iter().filter(|operation| *operation == "Append").count();
-    assert!(appends >= 10, "{told:?}");
-    assert!(operations(&place, "ledger/files").contains(&"compact".to_owned()));
-    let bronze = crate::support::active_files(&place.lake.join("bronze/usage_events"));
-    assert!(bronze.len() < files.len(), "{} files of {} micro-batches", bronze.len(), files.len());
+    assert!(appends(&place, "silver/usage_events") >= 2, "{:?}", operations(&place, "silver/usage_events"));
+}
+
+#[test]
+fn small_files_are_compacted_as_the_stream_runs() {
+    let place = streaming(SMALL);
+    let files: Vec<Landed> = (0..40u64)
+        .map(|number| Landed {
+            modified: 1_757_000_000 + number,
+            ..mini::readings(&format!("{number:02}.jsonl"), &[mini::reading(&number.to_string(), 9, "1.5")])
+        })
+        .collect();
+    let running = Running::start(&place);
+    for (at, file) in files.iter().enumerate() {
+        land_whole(&place, file);
+        if at % 4 == 3 {
+            wait_for(&place, "select count(*) from silver.readings", &(at + 1).to_string());
+        }
+    }
+    running.stop().ok();
+    let batch = streaming(SMALL);
+    batch.land(&files);
+    batch.run();
+    Contents::of(&place).assert_equals(&Contents::of(&batch), "compacted");
+    place.run_idle();
+    assert!(appends(&place, "silver/readings") >= 8, "{:?}", operations(&place, "silver/readings"));
+    for table in ["bronze/readings", "ledger/files"] {
+        assert!(operations(&place, table).contains(&"compact".to_owned()), "{table}");
+        let active = crate::support::active_files(&place.lake.join(table));
+        assert!(active.len() < 26, "{table}: {} files", active.len());
+    }
 }
 
 #[test]
