@@ -5,12 +5,14 @@ mod check;
 mod completions;
 mod docs;
 mod generate;
+mod metrics;
 pub mod output;
 mod quarantine;
 mod query;
 mod run;
 mod sql;
 mod status;
+mod stream;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -32,6 +34,7 @@ use crate::telemetry::{self, Progress, Verbosity};
     after_help = "Examples:\n  \
         medallion check                                   validate the project in this folder\n  \
         medallion run                                     take in everything that waits in landing\n  \
+        medallion stream                                  follow landing, until Ctrl-C\n  \
         medallion --landing /data/in --lake s3://b/l run  other places than the project's\n  \
         medallion query daily_cost --param org_id=org_1   answer a question from gold\n  \
         medallion sql 'select count(*) from silver.users' read any zone\n\n\
@@ -75,6 +78,8 @@ pub enum Command {
     Check,
     /// Move everything that waits in landing to gold, then print the balance
     Run(run::RunArgs),
+    /// Follow landing and move micro-batches to gold until SIGINT or SIGTERM
+    Stream(stream::StreamArgs),
     /// Answer a question of the project
     Query(query::QueryArgs),
     /// Run a read-only SQL query over the zones
@@ -108,6 +113,7 @@ pub async fn run(cli: Cli) -> Result<u8> {
     match cli.command {
         Command::Check => check::run(&places).await,
         Command::Run(args) => run::run(&places, &args).await,
+        Command::Stream(args) => stream::run(&places, &args).await,
         Command::Query(args) => query::run(&places, &args).await,
         Command::Sql(args) => sql::run(&places, &args).await,
         Command::Status => status::run(&places).await,

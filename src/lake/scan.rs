@@ -89,6 +89,24 @@ impl LakeScan {
         Ok(Self { schema, num_partition_columns: partition.len(), content: Content::Files(files) })
     }
 
+    /// The rows of some files of the table, by their paths in the log.
+    ///
+    /// # Errors
+    /// As [`LakeScan::new`].
+    pub fn of_files(
+        table: &Table,
+        schema: SchemaRef,
+        partition: &[String],
+        paths: &BTreeSet<String>,
+    ) -> Result<Self> {
+        let files = table.snapshot().into_iter().flat_map(|snapshot| snapshot.files.values());
+        let files = files
+            .filter(|file| paths.contains(&file.path))
+            .map(|file| partitioned_file(table.root(), &schema, partition, file))
+            .collect::<Result<Vec<_>>>()?;
+        Ok(Self { schema, num_partition_columns: partition.len(), content: Content::Files(files) })
+    }
+
     /// Rows that are still in memory.
     pub fn in_memory(schema: SchemaRef, batches: Arc<Vec<RecordBatch>>) -> Self {
         Self { schema, num_partition_columns: 0, content: Content::Memory(batches) }

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use super::stream::StreamLimits;
+
 /// `medallion.toml`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -15,6 +17,8 @@ pub struct ProjectManifest {
     pub lake: Location,
     #[serde(default)]
     pub limits: Limits,
+    #[serde(default)]
+    pub stream: StreamLimits,
     #[serde(default)]
     pub serving: Option<ServingManifest>,
 }
@@ -81,6 +85,9 @@ pub struct SourceManifest {
     pub partition: String,
     pub event_time: Option<String>,
     pub watermark_delay: Option<String>,
+    /// What becomes of a record behind the watermark.
+    #[serde(default)]
+    pub late: LatePolicy,
     pub future_limit: Option<String>,
     #[serde(default)]
     pub money: Vec<String>,
@@ -105,6 +112,17 @@ pub enum ModeName {
     Events,
     /// Versions of a thing: the latest record of a key is the one.
     Upserts,
+}
+
+/// What becomes of a record behind the watermark.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LatePolicy {
+    /// Taken in and marked.
+    #[default]
+    Accept,
+    /// Refused as `late`.
+    Quarantine,
 }
 
 #[derive(Debug, Deserialize)]

@@ -11,6 +11,7 @@ pub mod model;
 mod read;
 pub mod source;
 pub mod sql;
+pub mod stream;
 mod validate;
 
 use std::path::{Path, PathBuf};
@@ -21,6 +22,7 @@ use self::diagnostics::Diagnostic;
 use self::manifest::{Limits, ParameterManifest, ServingManifest, SeverityName};
 use self::model::Model;
 use self::source::Source;
+use self::stream::StreamLimits;
 use crate::error::{Error, Result};
 
 /// A project that was found correct.
@@ -32,6 +34,7 @@ pub struct Project {
     pub landing: Option<String>,
     pub lake: Option<String>,
     pub limits: Limits,
+    pub stream: StreamLimits,
     pub serving: Option<ServingManifest>,
     /// By name.
     pub sources: Vec<Source>,

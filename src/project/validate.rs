@@ -11,7 +11,7 @@ use datafusion::datasource::empty::EmptyTable;
 use datafusion::prelude::SessionContext;
 
 use super::diagnostics::Diagnostics;
-use super::manifest::{FormatName, ModeName, ModelManifest, SourceManifest};
+use super::manifest::{FormatName, LatePolicy, ModeName, ModelManifest, SourceManifest};
 use super::model::{Dates, Model, Span};
 use super::read::{Pair, Text, Written};
 use super::source::{Mode, Rule, Source, Warning};
@@ -100,6 +100,7 @@ pub(super) async fn validate(folder: &Path, written: Written, found: &mut Diagno
         landing: written.project.landing.uri,
         lake: written.project.lake.uri,
         limits,
+        stream: written.project.stream,
         serving: written.project.serving,
         sources,
         models,
@@ -234,6 +235,17 @@ fn source(
     }
     let future_limit = duration(manifest.future_limit.as_deref().unwrap_or("1 day"), text, found);
     let watermark_delay = manifest.watermark_delay.as_deref().and_then(|delay| duration(delay, text, found));
+    if watermark_delay.is_some() && event_time.is_none() {
+        found.add_at(&text.file, &text.text, "watermark_delay", "a watermark needs an `event_time`");
+    }
+    if watermark_delay.is_none() && manifest.late == LatePolicy::Quarantine {
+        found.add_at(
+            &text.file,
+            &text.text,
+            "late",
+            "only a source with a `watermark_delay` has late records",
+        );
+    }
     let required: Vec<usize> = manifest
         .columns
         .iter()
@@ -286,6 +298,7 @@ fn source(
         rules: manifest.rules.iter().map(rule).collect(),
         warnings: manifest.warnings.iter().map(warning).collect(),
         watermark_delay,
+        late: manifest.late,
     })
 }
 

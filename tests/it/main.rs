@@ -18,4 +18,5 @@ mod order;
 mod project;
 mod readers;
 mod sensors;
+mod stream;
 mod two_runs;
