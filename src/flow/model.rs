@@ -283,6 +283,19 @@ fn group_dates(run: &Run, model: &Model, dates: &BTreeSet<i32>) -> Result<Vec<BT
 /// # Errors
 /// `Usage` where the project has no such table, and those of reading.
 pub async fn register_named(run: &Run, context: &SessionContext, names: &BTreeSet<TableName>) -> Result<()> {
+    register_dates_of(run, context, names, None).await
+}
+
+/// As [`register_named`], but tables that are partitioned by a date first hold only `dates`.
+///
+/// # Errors
+/// As [`register_named`].
+pub async fn register_dates_of(
+    run: &Run,
+    context: &SessionContext,
+    names: &BTreeSet<TableName>,
+    dates: Option<&BTreeSet<i32>>,
+) -> Result<()> {
     register_references(run, context)?;
     let mut stored: BTreeSet<&TableName> = BTreeSet::new();
     for name in names {
@@ -296,9 +309,18 @@ pub async fn register_named(run: &Run, context: &SessionContext, names: &BTreeSe
         }
     }
     for input in &stored {
-        register_input(run, context, input, None).await?;
+        let dates = dates.filter(|_| is_by_date(run, input));
+        register_input(run, context, input, dates.cloned()).await?;
     }
     register_views(run, context, |input| stored.contains(input)).await
+}
+
+/// Whether a stored table's first partition column is a date.
+pub fn is_by_date(run: &Run, table: &TableName) -> bool {
+    run.declared(&stored_table(table)).is_ok_and(|(schema, partition)| {
+        let first = partition.first().and_then(|name| schema.field_with_name(name).ok());
+        first.is_some_and(|field| *field.data_type() == arrow::datatypes::DataType::Date32)
+    })
 }
 
 /// # Errors

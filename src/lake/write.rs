@@ -41,7 +41,7 @@ const SMALL_FILE_ROWS: usize = 4096;
 const DICTIONARY_SAMPLE: usize = 512;
 
 /// Batches whose parts would have fewer rows than this on average are put together before they are parted.
-const ROWS_PER_PIECE: usize = 128;
+const ROWS_PER_PIECE: usize = 64;
 
 /// … until they have so many rows.
 const COALESCED_ROWS: usize = 16 * 1024;

@@ -196,6 +196,19 @@ pub struct CheckManifest {
     pub description: String,
     #[serde(default)]
     pub severity: SeverityName,
+    #[serde(default)]
+    pub scope: CheckScope,
+}
+
+/// Which rows a check looks at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CheckScope {
+    /// All of its inputs.
+    #[default]
+    All,
+    /// Of inputs by date, the dates that changed in any of them since the last report.
+    Changed,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]

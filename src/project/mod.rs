@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use arrow::array::RecordBatch;
 
 use self::diagnostics::Diagnostic;
-use self::manifest::{Limits, ParameterManifest, ServingManifest, SeverityName};
+use self::manifest::{CheckScope, Limits, ParameterManifest, ServingManifest, SeverityName};
 use self::model::Model;
 use self::source::Source;
 use self::stream::StreamLimits;
@@ -60,6 +60,7 @@ pub struct Check {
     pub file: PathBuf,
     pub description: String,
     pub severity: SeverityName,
+    pub scope: CheckScope,
     pub sql: String,
 }
 

@@ -71,6 +71,7 @@ pub(super) async fn validate(folder: &Path, written: Written, found: &mut Diagno
             file: pair.code.file.clone(),
             description: pair.manifest.description.clone(),
             severity: pair.manifest.severity,
+            scope: pair.manifest.scope,
             sql: pair.code.text.clone(),
         });
     }
