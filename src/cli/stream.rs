@@ -8,7 +8,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
-use super::output::{Format, print_text};
+use super::output::{Format, print_rows, print_text};
 use super::run::render_balance;
 use super::{Places, metrics};
 use crate::error::{ErrorKind, Result};
@@ -17,6 +17,7 @@ use crate::telemetry::Progress;
 use crate::trigger::meter::{Meter, Totals};
 use crate::trigger::stop::Stop;
 use crate::trigger::stream::{self, Options};
+use crate::trigger::watch::Watch;
 
 /// The exit code after a second signal: 128 and the number of SIGINT, as shells have it.
 const FORCED: u8 = 130;
@@ -28,6 +29,7 @@ const LOG_EVERY: Duration = Duration::from_secs(30);
 #[command(after_help = "Examples:\n  \
     medallion stream                           follow landing until Ctrl-C\n  \
     medallion stream --until-idle              take in what is there in micro-batches, then end\n  \
+    medallion stream --watch anomalies         print the rows of sql/watch/anomalies.sql as they come\n  \
     medallion stream --metrics 127.0.0.1:9464  serve Prometheus metrics at /metrics meanwhile\n\n\
     The first SIGINT or SIGTERM finishes the micro-batch, settles (checks, balance) and ends with 0, or 4 where a\n\
     person has to look. A second one ends at once with 130 and loses nothing: the next stream or run continues.\n\
@@ -39,6 +41,9 @@ pub struct StreamArgs {
     /// Serve Prometheus metrics at http://ADDR/metrics; a port alone is one of 127.0.0.1
     #[arg(long, env = "MEDALLION_METRICS", value_name = "ADDR", value_parser = address)]
     metrics: Option<SocketAddr>,
+    /// Print the new rows of a query of the project (`sql/watch/<NAME>.sql`) as they come
+    #[arg(long, value_name = "NAME")]
+    watch: Vec<String>,
 }
 
 /// `9464` is `127.0.0.1:9464`.
@@ -61,9 +66,16 @@ pub async fn run(places: &Places, args: &StreamArgs) -> Result<u8> {
         tracing::info!("metrics at http://{bound}/metrics");
     }
     let mut run = places.open_on(project, lake, Progress::new(false)).await?;
+    let format = places.format;
+    let mut watches = args
+        .watch
+        .iter()
+        .map(|name| Watch::begin(&run, name, Box::new(move |rows| print_rows(rows, format))))
+        .collect::<Result<Vec<_>>>()?;
     let status = Status::begin(!places.quiet, Arc::clone(&meter));
+    let options = Options { until_idle: args.until_idle };
     let ended = tokio::select! {
-        ended = stream::run(&mut run, Options { until_idle: args.until_idle }, &stop, &meter) => ended,
+        ended = stream::run(&mut run, options, &stop, &meter, &mut watches) => ended,
         () = stop.forced() => {
             status.end();
             tracing::warn!("ended at once; the next stream or run continues");

@@ -9,6 +9,7 @@ pub mod checks;
 pub mod compact;
 pub mod decide;
 pub mod dirty;
+pub mod ids;
 pub mod landing;
 pub mod late;
 pub mod lock;
@@ -16,6 +17,7 @@ pub mod model;
 pub mod quarantine;
 pub mod recent;
 pub mod report;
+pub mod row_wise;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};

@@ -14,20 +14,18 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, BooleanArray, RecordBatch};
+use arrow::array::{AsArray, BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{Date32Type, Int64Type};
-use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::logical_expr::{JoinType, LogicalPlan};
 
-use super::decide::{self, Bronze, hashes, quoted};
+use super::decide::{self, Bronze};
 use super::dirty::{self, Since, Work};
+use super::ids::{self, Ids};
+use super::row_wise::is_row_wise;
 use super::{Run, late, model};
-use crate::engine;
 use crate::error::Result;
-use crate::lake::scan::LakeScan;
 use crate::project::model::{Model, Span};
-use crate::project::source::{DATE, Mode, Source};
+use crate::project::source::{Mode, Source};
 use crate::project::sql::TableName;
 
 /// What a refresh computes.
@@ -92,25 +90,6 @@ struct RecentSource {
     contested: BTreeSet<i32>,
     /// Rows to append, by date; dates that can't be appended to are left out.
     decided: BTreeMap<i32, Vec<RecordBatch>>,
-}
-
-/// The known keys of one date.
-#[derive(Debug, Default)]
-struct Ids {
-    /// From the lake, sorted.
-    loaded: Vec<u128>,
-    seen: HashSet<u128, ahash::RandomState>,
-}
-
-impl Ids {
-    fn contains(&self, key: u128) -> bool {
-        self.seen.contains(&key) || self.loaded.binary_search(&key).is_ok()
-    }
-
-    fn bytes(&self) -> usize {
-        // a hash set of this kind holds one control byte per slot
-        self.loaded.capacity() * 16 + self.seen.capacity() * 17
-    }
 }
 
 impl Recent {
@@ -228,7 +207,7 @@ async fn decide_source(
         let batch = at_or_after(batch, from)?;
         if batch.num_rows() > 0 {
             dates.extend(date_column(&batch).iter().flatten());
-            let keys = keys(source, &batch)?;
+            let keys = ids::keys(source, &batch)?;
             rows.push((batch, keys));
         }
     }
@@ -237,7 +216,7 @@ async fn decide_source(
     }
     for date in &dates {
         if !of_source.ids.contains_key(date) {
-            let ids = load_ids(run, source, *date, first_batch).await?;
+            let ids = ids::load(run, source, *date, first_batch).await?;
             of_source.ids.insert(*date, ids);
         }
     }
@@ -279,7 +258,7 @@ async fn decide_source(
     for (batch, keys) in &rows {
         for (row, key) in keys.iter().enumerate() {
             let date = date_column(batch).value(row);
-            of_source.ids.entry(date).or_default().seen.insert(*key);
+            of_source.ids.entry(date).or_default().insert(*key);
         }
     }
     for date in dates {
@@ -314,41 +293,6 @@ fn at_or_after(batch: &RecordBatch, from: i32) -> Result<RecordBatch> {
     let is_recent: BooleanArray =
         dates.iter().map(|date| Some(date.is_some_and(|date| date >= from))).collect();
     Ok(filter_record_batch(batch, &is_recent)?)
-}
-
-/// The keys of events, as deciding hashes them: the key columns and the date.
-fn keys(source: &Source, batch: &RecordBatch) -> Result<Vec<u128>> {
-    let mut columns: Vec<ArrayRef> =
-        source.key().filter_map(|name| batch.column_by_name(name)).cloned().collect();
-    columns.push(Arc::clone(batch.column(batch.num_columns() - 1)));
-    hashes(&columns, batch.num_rows())
-}
-
-/// The keys that bronze holds of a date, from batches before `first_batch`.
-async fn load_ids(run: &Run, source: &Source, date: i32, first_batch: i64) -> Result<Ids> {
-    let bronze = run.bronze_of(&source.name)?;
-    let only = decide::partition_keys(&BTreeSet::from([date]));
-    let mut ids = Ids::default();
-    if bronze.partitions(1).is_disjoint(&only) {
-        return Ok(ids);
-    }
-    let scan = LakeScan::new(bronze, source.bronze_schema(), &[DATE.to_owned()], Some(&only))?;
-    let context = engine::context(&run.state);
-    engine::register(&context, &TableName::new("bronze", &source.name), Arc::new(scan));
-    let columns: Vec<String> = source.key().map(quoted).collect();
-    let query = format!(
-        "select {}, {} from bronze.{} where batch_id < {first_batch}",
-        columns.join(", "),
-        quoted(DATE),
-        quoted(&source.name)
-    );
-    let mut stream = context.sql(&query).await?.execute_stream().await?;
-    while let Some(batch) = futures::TryStreamExt::try_next(&mut stream).await? {
-        ids.loaded.extend(hashes(batch.columns(), batch.num_rows())?);
-    }
-    ids.loaded.sort_unstable();
-    ids.loaded.shrink_to_fit();
-    Ok(ids)
 }
 
 /// What a model does in a refresh of the recent dates.
@@ -474,67 +418,4 @@ async fn appended_source(run: &mut Run, model: &Model) -> Result<Option<(String,
         }
     };
     Ok(is_row_wise.then(|| (name.clone(), input)))
-}
-
-/// Whether each row of the plan's result comes from one row of `input`, whatever the other rows of `input` are.
-fn is_row_wise(plan: &LogicalPlan, input: &TableName) -> bool {
-    let children = plan.inputs();
-    let reading: Vec<bool> = children.iter().map(|child| reads(child, input)).collect();
-    match plan {
-        LogicalPlan::TableScan(scan) => scan.fetch.is_none(),
-        LogicalPlan::Sort(sort) if sort.fetch.is_some() => false,
-        LogicalPlan::Projection(_)
-        | LogicalPlan::SubqueryAlias(_)
-        | LogicalPlan::Filter(_)
-        | LogicalPlan::Unnest(_)
-        | LogicalPlan::Sort(_)
-        | LogicalPlan::Repartition(_) => {
-            !subqueries_read(plan, input) && children.iter().all(|child| is_row_wise(child, input))
-        }
-        LogicalPlan::Join(join) => match (join.join_type, reading.as_slice()) {
-            (
-                JoinType::Inner
-                | JoinType::Left
-                | JoinType::LeftSemi
-                | JoinType::LeftAnti
-                | JoinType::LeftMark,
-                [true, false],
-            ) => is_row_wise(&join.left, input),
-            (
-                JoinType::Inner
-                | JoinType::Right
-                | JoinType::RightSemi
-                | JoinType::RightAnti
-                | JoinType::RightMark,
-                [false, true],
-            ) => is_row_wise(&join.right, input),
-            _ => false,
-        },
-        _ => false,
-    }
-}
-
-fn reads(plan: &LogicalPlan, input: &TableName) -> bool {
-    let mut found = false;
-    let walked = plan.apply_with_subqueries(|node| {
-        if let LogicalPlan::TableScan(scan) = node
-            && scan.table_name.schema() == Some(&input.schema)
-            && scan.table_name.table() == input.table
-        {
-            found = true;
-            return Ok(TreeNodeRecursion::Stop);
-        }
-        Ok(TreeNodeRecursion::Continue)
-    });
-    // a plan that can't be walked is taken for one that reads
-    found || walked.is_err()
-}
-
-fn subqueries_read(plan: &LogicalPlan, input: &TableName) -> bool {
-    let mut found = false;
-    let walked = plan.apply_subqueries(|subquery| {
-        found |= reads(subquery, input);
-        Ok(TreeNodeRecursion::Continue)
-    });
-    found || walked.is_err()
 }

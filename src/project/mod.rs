@@ -44,6 +44,14 @@ pub struct Project {
     pub checks: Vec<Check>,
     pub questions: Vec<Question>,
     pub generators: Vec<Generator>,
+    pub watches: Vec<Watch>,
+}
+
+/// A query whose new rows a stream shows: `sql/watch/<name>.sql`.
+#[derive(Debug, Clone)]
+pub struct Watch {
+    pub name: String,
+    pub sql: String,
 }
 
 /// A small table that is kept with the project: `sql/reference/<name>.csv`.

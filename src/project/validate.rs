@@ -16,7 +16,7 @@ use super::model::{Dates, Model, Span};
 use super::read::{Pair, Text, Written};
 use super::source::{Mode, Rule, Source, Warning};
 use super::sql::{self, PARTITIONS_SUFFIX, TableName};
-use super::{Check, Generator, Project, Question, Reference, cql, graph};
+use super::{Check, Generator, Project, Question, Reference, Watch, cql, graph};
 use crate::decode::{Column, Format, Layout, Type};
 use crate::engine;
 use crate::generate::query;
@@ -91,6 +91,11 @@ pub(super) async fn validate(folder: &Path, written: Written, found: &mut Diagno
         }
         generators.push(Generator { source: name.clone(), file: text.file.clone(), sql: text.text.clone() });
     }
+    let mut watches = Vec::new();
+    for (name, text) in &written.watches {
+        planner.plan(text, found).await;
+        watches.push(Watch { name: name.clone(), sql: text.text.clone() });
+    }
     for text in written.publish.values() {
         found.add(&text.file, 0, "unused file; publishing statements are not read yet");
     }
@@ -109,6 +114,7 @@ pub(super) async fn validate(folder: &Path, written: Written, found: &mut Diagno
         checks,
         questions,
         generators,
+        watches,
     })
 }
 

@@ -4,3 +4,4 @@ pub mod batch;
 pub mod meter;
 pub mod stop;
 pub mod stream;
+pub mod watch;

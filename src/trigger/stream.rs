@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use super::meter::{Arrived, Meter};
 use super::stop::Stop;
+use super::watch::Watch;
 use crate::error::{Error, ErrorKind, Result};
 use crate::flow::bronze::MAX_EVENT_TIME;
 use crate::flow::landing::{self, Pending};
@@ -56,13 +57,19 @@ pub struct Options {
 ///
 /// # Errors
 /// `Conflict` where another run has changed the lake; what no retry can mend.
-pub async fn run(run: &mut Run, options: Options, stop: &Stop, meter: &Arc<Meter>) -> Result<Report> {
+pub async fn run(
+    run: &mut Run,
+    options: Options,
+    stop: &Stop,
+    meter: &Arc<Meter>,
+    watches: &mut [Watch],
+) -> Result<Report> {
     run.command = "stream";
     run.lake.checkpoint_in_background();
     run.remember_recent(run.project.stream.ids_bytes);
     let mut failures = 0;
     loop {
-        let mut stream = Stream::begin(run, options, stop, meter);
+        let mut stream = Stream::begin(run, options, stop, meter, watches);
         let ended = stream.work(&mut failures).await;
         let error = match ended {
             Ok(report) => return Ok(report),
@@ -100,6 +107,7 @@ struct Stream<'a> {
     options: Options,
     stop: &'a Stop,
     meter: &'a Arc<Meter>,
+    watches: &'a mut [Watch],
     report: Report,
     /// Found and not yet taken in: the oldest first.
     backlog: BTreeMap<(i64, String), LandedFile>,
@@ -118,7 +126,13 @@ struct Stream<'a> {
 }
 
 impl<'a> Stream<'a> {
-    fn begin(run: &'a mut Run, options: Options, stop: &'a Stop, meter: &'a Arc<Meter>) -> Self {
+    fn begin(
+        run: &'a mut Run,
+        options: Options,
+        stop: &'a Stop,
+        meter: &'a Arc<Meter>,
+        watches: &'a mut [Watch],
+    ) -> Self {
         let limits = run.project.stream.clone();
         let report = Report::begin(run);
         let now = Instant::now();
@@ -129,6 +143,7 @@ impl<'a> Stream<'a> {
             options,
             stop,
             meter,
+            watches,
             report,
             backlog: BTreeMap::new(),
             record_bytes: RECORD_BYTES,
@@ -303,6 +318,13 @@ impl<'a> Stream<'a> {
         self.last_refresh = (Instant::now(), begun.elapsed());
         self.meter.refreshed(begun.elapsed());
         self.is_dirty = false;
+        self.look_at_watches().await
+    }
+
+    async fn look_at_watches(&mut self) -> Result<()> {
+        for watch in self.watches.iter_mut() {
+            watch.look(self.run).await?;
+        }
         Ok(())
     }
 
@@ -329,6 +351,7 @@ impl<'a> Stream<'a> {
         }
         flow::refresh(self.run, &mut self.report).await?;
         self.report.fold_steps();
+        self.look_at_watches().await?;
         flow::settle(self.run, &mut self.report).await?;
         self.run.begin_again().await;
         let mut next = Report::begin(self.run);

@@ -263,6 +263,47 @@ fn events_in_order(lines_per_file: usize) -> Vec<Landed> {
     files
 }
 
+#[test]
+fn a_watch_prints_rows_once_as_they_come() {
+    let place = streaming(SMALL);
+    crate::support::write(
+        &place.project.join("sql/watch/large.sql"),
+        b"select id, amount from silver.readings where amount > 5 order by id\n",
+    );
+    place.land([&mini::readings("before.jsonl", &[mini::reading("0", 8, "9")])]);
+    place.run();
+    let files = [
+        mini::readings("a.jsonl", &[mini::reading("1", 9, "1"), mini::reading("2", 9, "6")]),
+        mini::readings("b.jsonl", &[mini::reading("3", 9, "7.5"), mini::reading("4", 9, "2")]),
+    ];
+    place.land(&files);
+    let told = place.medallion(&["--format", "csv", "stream", "--until-idle", "--watch", "large"]).ok();
+    let rows: Vec<&str> = told.lines().filter(|line| line.ends_with("00000")).collect();
+    assert_eq!(rows, ["2,6.000000", "3,7.500000"], "{told}");
+    place
+        .medallion(&["stream", "--watch", "small"])
+        .expect(2)
+        .tells(&["unknown watch `small`, known: large"]);
+}
+
+#[test]
+fn a_landing_that_is_away_for_a_while_is_waited_for() {
+    let place = streaming(SMALL);
+    let running = Running::start(&place);
+    land_whole(&place, &mini::readings("a.jsonl", &[mini::reading("1", 1, "1")]));
+    wait_for(&place, "select count(*) from bronze.readings", "1");
+    let away = place.folder().join("away");
+    fs::rename(&place.landing, &away).unwrap();
+    std::thread::sleep(Duration::from_secs(2));
+    fs::rename(&away, &place.landing).unwrap();
+    land_whole(&place, &mini::readings("b.jsonl", &[mini::reading("2", 1, "1")]));
+    wait_for(&place, "select count(*) from silver.readings", "2");
+    let done = running.stop().expect(0);
+    assert!(done.stderr.contains("nothing is lost, trying again in 1 s"), "{}", done.stderr);
+    place.run_idle();
+    assert_eq!(place.records("readings"), [2, 2, 0, 0, 0]);
+}
+
 fn appends(place: &Place, table: &str) -> usize {
     operations(place, table).iter().filter(|operation| *operation == "Append").count()
 }
