@@ -12,7 +12,7 @@ MEDALLION = $(TARGET)/release/medallion
 CARGO_DENY_VERSION := 0.20.2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run test check fmt bench data-dictionary clean-lake
+.PHONY: help setup build run test soak demo check fmt bench data-dictionary clean-lake
 
 help: ## list the recipes
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,12 @@ run: build ## run the project on the sample in landing/ and print the balance an
 
 test: setup ## run everything that proves that it works
 	cargo test --locked
+
+soak: setup ## random schedules of streams, runs and kills; SCHEDULES=300
+	MEDALLION_SOAK=$(or $(SCHEDULES),300) cargo test --locked --test it stream::soak -- --ignored --nocapture
+
+demo: build ## land generated files at a rate, stream them, show the answers as they change; RATE=2000 events/s
+	@MEDALLION=$(MEDALLION) RATE=$(or $(RATE),2000) scripts/demo.sh
 
 # cheap checks first: a misplaced `use` should not cost a clippy run
 check: setup ## formatting, layers, lints, docs, dependencies

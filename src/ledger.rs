@@ -67,6 +67,7 @@ pub fn landed_schema() -> SchemaRef {
         ("quarantined", DataType::Int64),
         ("money", DataType::Utf8View),
         ("warnings", DataType::Utf8View),
+        ("late", DataType::Utf8View),
     ])
 }
 
@@ -315,6 +316,10 @@ impl Ledger {
             lake.table(ZONE, "runs"),
         )?;
         Ok(Self { files, landed, decisions, balances, runs })
+    }
+
+    pub fn tables_mut(&mut self) -> [&mut Table; 5] {
+        [&mut self.files, &mut self.landed, &mut self.decisions, &mut self.balances, &mut self.runs]
     }
 
     pub fn tables(&self) -> [&Table; 5] {

@@ -5,13 +5,27 @@ events as (
     from silver.usage_events
 ),
 
+-- an event id comes once per date, so a hash that comes twice may be an id under two dates: few, and looked at below
+repeated as (
+    select hash64(event_id) as id_hash
+    from events
+    group by hash64(event_id)
+    having count(*) > 1
+),
+
+suspects as (
+    select events.event_id, events.date
+    from events
+    inner join repeated on hash64(events.event_id) = repeated.id_hash
+),
+
 counted as (
     select
         event_id,
         count(*) as num_dates,
         min(date) as first_date,
         max(date) as last_date
-    from events
+    from suspects
     group by event_id
 )
 

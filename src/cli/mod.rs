@@ -5,6 +5,7 @@ mod check;
 mod completions;
 mod docs;
 mod generate;
+mod metrics;
 pub mod output;
 mod publish;
 mod quarantine;
@@ -13,6 +14,7 @@ mod reconcile;
 mod run;
 mod sql;
 mod status;
+mod stream;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -36,6 +38,7 @@ use crate::telemetry::{self, Progress, Verbosity};
     after_help = "Examples:\n  \
         medallion check                                   validate the project in this folder\n  \
         medallion run                                     take in everything that waits in landing\n  \
+        medallion stream                                  follow landing, until Ctrl-C\n  \
         medallion --landing /data/in --lake s3://b/l run  other places than the project's\n  \
         medallion --cassandra db1:9042 run                and publish the marts\n  \
         medallion query daily_cost --param org_id=org_1   answer a question from gold\n  \
@@ -93,6 +96,8 @@ pub enum Command {
     Publish(publish::PublishArgs),
     /// Compare the serving tables in Cassandra with gold, row by row
     Reconcile(reconcile::ReconcileArgs),
+    /// Follow landing and move micro-batches to gold until SIGINT or SIGTERM
+    Stream(stream::StreamArgs),
     /// Answer a question of the project
     Query(query::QueryArgs),
     /// Run a read-only SQL query over the zones
@@ -128,6 +133,7 @@ pub async fn run(cli: Cli) -> Result<u8> {
         Command::Run(args) => run::run(&places, &args).await,
         Command::Publish(args) => publish::run(&places, &args).await,
         Command::Reconcile(args) => reconcile::run(&places, &args).await,
+        Command::Stream(args) => stream::run(&places, &args).await,
         Command::Query(args) => query::run(&places, &args).await,
         Command::Sql(args) => sql::run(&places, &args).await,
         Command::Status => status::run(&places).await,

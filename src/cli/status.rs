@@ -10,6 +10,7 @@ use crate::flow::model::describe;
 use crate::flow::{Run, dirty};
 use crate::lake::table::Table;
 use crate::telemetry::Progress;
+use crate::trigger::meter::duration_text;
 
 #[derive(Debug, Serialize)]
 struct TableStatus {
@@ -25,6 +26,8 @@ struct TableStatus {
     /// Files that an older form of the model wrote.
     stale_files: usize,
     watermark: Option<String>,
+    /// How long ago the newest event was.
+    lag_seconds: Option<i64>,
 }
 
 pub async fn run(places: &Places) -> Result<u8> {
@@ -45,6 +48,7 @@ pub async fn run(places: &Places) -> Result<u8> {
         "waits",
         "stale",
         "watermark",
+        "lag",
     ]
     .map(str::to_owned);
     let rows: Vec<Vec<String>> = tables
@@ -61,6 +65,7 @@ pub async fn run(places: &Places) -> Result<u8> {
                 status.waits,
                 status.stale_files.to_string(),
                 status.watermark.unwrap_or_default(),
+                status.lag_seconds.map(duration_text).unwrap_or_default(),
             ]
         })
         .collect();
@@ -76,6 +81,9 @@ async fn collect(run: &Run) -> Result<Vec<TableStatus>> {
         let newest = table.position(MAX_EVENT_TIME);
         status.watermark =
             source.watermark_delay.zip(newest).map(|(delay, newest)| time_text(newest - delay));
+        let now = chrono::Utc::now().timestamp_micros();
+        status.lag_seconds =
+            source.watermark_delay.zip(newest).map(|(_, newest)| now.saturating_sub(newest) / 1_000_000);
         found.push(status);
         let quarantine = run.quarantine_of(&source.name)?;
         if quarantine.version() >= 0 {
@@ -113,6 +121,7 @@ fn look(table: &Table) -> TableStatus {
         waits: String::new(),
         stale_files: 0,
         watermark: None,
+        lag_seconds: None,
     }
 }
 

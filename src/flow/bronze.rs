@@ -7,22 +7,25 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, StringViewArray, TimestampMicrosecondArray,
+    Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, StringViewArray,
+    TimestampMicrosecondArray,
 };
-use arrow::datatypes::TimestampMicrosecondType;
+use arrow::compute::{filter_record_batch, not};
+use arrow::datatypes::{Decimal128Type, Int64Type};
 use serde_json::json;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use super::landing::POSITION;
+use super::late::{self, Lateness};
 use super::quarantine::{Refused, Stage};
 use super::{Run, quarantine};
-use crate::decode::{Decoded, Decoder, ErrorType};
+use crate::decode::{Decoded, Decoder, ErrorType, RawReader};
 use crate::error::{During, Error, Result};
 use crate::lake::Root;
 use crate::lake::table::{Change, Commit, Table};
 use crate::ledger::{self, FileRecord};
-use crate::project::manifest::Limits;
+use crate::project::manifest::{LatePolicy, Limits};
 use crate::project::source::Source;
 use crate::source::files::{self, End};
 
@@ -49,10 +52,12 @@ pub struct FileReport {
     /// Per money column of the source.
     pub money: Vec<i128>,
     pub warnings: BTreeMap<String, u64>,
+    pub late: Lateness,
 }
 
 enum Piece {
-    Rows(RecordBatch),
+    /// Rows, and the newest event time that can move the watermark.
+    Rows(RecordBatch, Option<i64>),
     Refused(Vec<Refused>),
     File(FileReport),
 }
@@ -67,6 +72,8 @@ pub struct Ingested {
     pub quarantine_commit: Option<Commit>,
     pub reports: Vec<FileReport>,
     pub cache: Option<Vec<RecordBatch>>,
+    /// The rows themselves, for a stream to append; `None` where there are too many.
+    pub fresh: Option<Vec<RecordBatch>>,
 }
 
 /// Decodes one source's part of a batch and writes its files. The caller commits quarantine, then bronze, so that the
@@ -126,19 +133,24 @@ pub async fn ingest(run: &Run, source: &Source, batch_id: i64, batch: &[FileReco
     let unique = if unique.len() == 1 { unique } else { Vec::new() };
     let mut writer = table.writer(Arc::clone(&schema), &partition).with_unique_columns(&unique);
     let mut cache = (table.version() < 0).then(Vec::new);
+    let mut fresh = run.recent.is_some().then(Vec::new);
     let mut num_cached = 0;
     let mut refused = Vec::new();
     let mut reports = Vec::new();
     let mut max_event_time = table.position(MAX_EVENT_TIME);
     while let Some(piece) = receiver.recv().await {
         match piece? {
-            Piece::Rows(rows) => {
+            Piece::Rows(rows, newest) => {
                 run.progress.inc(rows.num_rows() as u64);
                 writer.write(&rows).await?;
-                max_event_time = max_event_time.max(newest_event(source, &rows));
+                max_event_time = max_event_time.max(newest);
                 num_cached += rows.num_rows();
                 if num_cached > CACHED_ROWS {
                     cache = None;
+                    fresh = None;
+                }
+                if let Some(fresh) = &mut fresh {
+                    fresh.push(rows.clone());
                 }
                 if let Some(cache) = &mut cache {
                     cache.push(rows);
@@ -172,12 +184,7 @@ pub async fn ingest(run: &Run, source: &Source, batch_id: i64, batch: &[FileReco
         info: json!({"batch": batch_id, "files": files}),
         description: source.description.clone(),
     };
-    Ok(Ingested { bronze: table, bronze_commit, quarantine, quarantine_commit, reports, cache })
-}
-
-fn newest_event(source: &Source, rows: &RecordBatch) -> Option<i64> {
-    let event_time = rows.column(source.layout.event_time?).as_primitive_opt::<TimestampMicrosecondType>()?;
-    arrow::compute::max(event_time)
+    Ok(Ingested { bronze: table, bronze_commit, quarantine, quarantine_commit, reports, cache, fresh })
 }
 
 struct Worker {
@@ -201,6 +208,7 @@ impl Worker {
             quarantined: 0,
             money: vec![0; self.source.layout.money.len()],
             warnings: BTreeMap::new(),
+            late: Lateness::default(),
         };
         let read = files::read(&self.landing, &file.path, &self.limits, &self.runtime, |bytes| {
             decoder.push(bytes);
@@ -239,7 +247,7 @@ impl Worker {
         for (column, count) in &decoded.warnings {
             *report.warnings.entry(column.clone()).or_default() += count;
         }
-        let Decoded { batch, rejects, .. } = decoded;
+        let Decoded { mut batch, rejects, .. } = decoded;
         if !rejects.is_empty() {
             let refused = rejects.into_iter().map(|reject| Refused {
                 stage: Stage::Bronze,
@@ -256,10 +264,68 @@ impl Worker {
             });
             send(sender, Piece::Refused(refused.collect()))?;
         }
+        if batch.num_rows() == 0 {
+            return Ok(());
+        }
+        let newest = late::newest(&self.source, &batch, file.modified);
+        let mut is_late = late::mark(&self.source, &batch, self.watermark, &mut report.late);
+        if self.source.late == LatePolicy::Quarantine && is_late.true_count() > 0 {
+            let refused = self.refuse_late(&batch, &is_late, file)?;
+            report.typed -= refused.len() as u64;
+            report.quarantined += refused.len() as u64;
+            send(sender, Piece::Refused(refused))?;
+            batch = filter_record_batch(&batch, &not(&is_late)?)?;
+            is_late = BooleanArray::from(vec![false; batch.num_rows()]);
+        }
         if batch.num_rows() > 0 {
-            send(sender, Piece::Rows(self.bronze_rows(&batch, file)?))?;
+            send(sender, Piece::Rows(self.bronze_rows(&batch, is_late, file)?, newest))?;
         }
         Ok(())
+    }
+
+    /// Records behind the watermark as refused ones, with their raw bytes.
+    fn refuse_late(
+        &self,
+        decoded: &RecordBatch,
+        is_late: &BooleanArray,
+        file: &FileRecord,
+    ) -> Result<Vec<Refused>> {
+        let late = filter_record_batch(decoded, is_late)?;
+        let layout = &self.source.layout;
+        let lines = late.column(layout.columns.len()).as_primitive::<Int64Type>();
+        let wanted = lines.values().iter().map(|line| line.cast_unsigned()).collect();
+        let mut reader = RawReader::new(layout, wanted);
+        files::read(&self.landing, &file.path, &self.limits, &self.runtime, |bytes| {
+            reader.push(bytes);
+            Ok(!reader.is_done())
+        })?;
+        reader.finish();
+        let raw: BTreeMap<u64, Vec<u8>> = reader.take().into_iter().collect();
+        let dates = late::dates(&self.source, &late);
+        let refused = lines.values().iter().enumerate().map(|(row, line)| {
+            let raw = raw.get(&line.cast_unsigned()).cloned().unwrap_or_default();
+            Refused {
+                stage: Stage::Bronze,
+                error_type: late::ERROR_TYPE.to_owned(),
+                column: None,
+                reason: "the event time is behind the watermark".to_owned(),
+                raw_bytes: i64::try_from(raw.len()).unwrap_or(i64::MAX),
+                raw,
+                source_file: file.path.clone(),
+                source_line: *line,
+                date: dates.get(row).copied().flatten().unwrap_or_else(|| date_of(file.file_time)),
+                money: layout
+                    .money
+                    .iter()
+                    .map(|at| {
+                        let amounts = late.column(*at).as_primitive_opt::<Decimal128Type>()?;
+                        amounts.is_valid(row).then(|| amounts.value(row))
+                    })
+                    .collect(),
+                batch_id: self.batch_id,
+            }
+        });
+        Ok(refused.collect())
     }
 
     fn damaged(&self, file: &FileRecord, reason: String) -> Refused {
@@ -279,7 +345,12 @@ impl Worker {
     }
 
     /// Adds where the record came from to what the decoder gave.
-    fn bronze_rows(&self, decoded: &RecordBatch, file: &FileRecord) -> Result<RecordBatch> {
+    fn bronze_rows(
+        &self,
+        decoded: &RecordBatch,
+        is_late: BooleanArray,
+        file: &FileRecord,
+    ) -> Result<RecordBatch> {
         let num_rows = decoded.num_rows();
         let num_columns = self.source.layout.columns.len();
         let timestamp = |value: i64| -> ArrayRef {
@@ -293,26 +364,11 @@ impl Worker {
         columns.push(Arc::clone(decoded.column(num_columns)));
         columns.push(Arc::new(Int64Array::from(vec![self.batch_id; num_rows])));
         if self.source.watermark_delay.is_some() {
-            columns.push(Arc::new(self.lateness(decoded)));
+            columns.push(Arc::new(is_late));
         }
         columns.push(Arc::clone(decoded.column(num_columns + 1)));
         columns.push(Arc::clone(decoded.column(num_columns + 2)));
         Ok(RecordBatch::try_new(self.source.bronze_schema(), columns)?)
-    }
-
-    /// Late is an event strictly before the watermark that stood when its batch began.
-    fn lateness(&self, decoded: &RecordBatch) -> BooleanArray {
-        let event_time = self
-            .source
-            .layout
-            .event_time
-            .and_then(|at| decoded.column(at).as_primitive_opt::<TimestampMicrosecondType>());
-        match (self.watermark, event_time) {
-            (Some(watermark), Some(times)) => {
-                times.iter().map(|time| time.map(|time| time < watermark)).collect()
-            }
-            _ => BooleanArray::from(vec![false; decoded.num_rows()]),
-        }
     }
 }
 
@@ -330,7 +386,7 @@ impl FileReport {
         let money: Vec<String> = self.money.iter().map(ToString::to_string).collect();
         json!({
             "path": self.path, "hash": self.hash, "landed": self.landed, "typed": self.typed,
-            "quarantined": self.quarantined, "money": money, "warnings": self.warnings,
+            "quarantined": self.quarantined, "money": money, "warnings": self.warnings, "late": self.late,
         })
     }
 
@@ -347,6 +403,7 @@ impl FileReport {
             quarantined: number("quarantined"),
             money: money.filter_map(|sum| sum.as_str()?.parse().ok()).collect(),
             warnings: warnings.map(|(name, n)| (name.clone(), n.as_u64().unwrap_or(0))).collect(),
+            late: serde_json::from_value(value["late"].clone()).unwrap_or_default(),
         }
     }
 }
@@ -405,6 +462,7 @@ pub async fn report(run: &mut Run) -> Result<()> {
             ledger::integers(rows.iter().map(|(_, _, file)| count(file.quarantined))),
             ledger::texts(money),
             ledger::texts(rows.iter().map(|(_, _, file)| json!(file.warnings).to_string())),
+            ledger::texts(rows.iter().map(|(_, _, file)| json!(file.late).to_string())),
         ],
     )?;
     ledger::append_with_positions(&mut run.ledger.landed, &batch, positions).await?;

@@ -1,14 +1,17 @@
 //! Checks: queries of the project that must return no row.
 
+use std::collections::BTreeSet;
+
 use arrow::array::AsArray;
 use arrow::datatypes::Int64Type;
 use futures::StreamExt;
 use serde::Serialize;
 
-use super::{Run, model};
+use super::{Run, dirty, model};
 use crate::engine;
-use crate::error::{During, Result};
-use crate::project::manifest::SeverityName;
+use crate::error::{During, Error, Result};
+use crate::project::manifest::{CheckScope, SeverityName};
+use crate::project::sql::TableName;
 use crate::project::{Check, sql};
 
 /// How a check ended.
@@ -44,8 +47,16 @@ pub async fn run(run: &Run) -> Result<Vec<CheckResult>> {
 
 async fn run_one(run: &Run, check: &Check) -> Result<CheckResult> {
     let counted = async {
+        let inputs = sql::inputs(&check.sql).map_err(|(_, message)| Error::project(message))?;
+        let dates = match check.scope {
+            CheckScope::All => None,
+            CheckScope::Changed => changed_dates(run, &inputs).await?,
+        };
+        if dates.as_ref().is_some_and(BTreeSet::is_empty) {
+            return Ok(0);
+        }
         let context = engine::context(&run.state);
-        register_inputs(run, &context, &check.sql).await?;
+        model::register_dates_of(run, &context, &inputs, dates.as_ref()).await?;
         let text = check.sql.trim().trim_end_matches(';');
         let batches = context
             .sql(&format!("select count(*) as n from (\n{text}\n) as rows_found"))
@@ -65,6 +76,22 @@ async fn run_one(run: &Run, check: &Check) -> Result<CheckResult> {
         },
         rows,
     })
+}
+
+/// The dates that changed in any of the inputs since the last report in the ledger; `None`: any may have.
+async fn changed_dates(run: &Run, inputs: &BTreeSet<TableName>) -> Result<Option<BTreeSet<i32>>> {
+    let mut dates = BTreeSet::new();
+    for input in inputs.iter().filter(|input| model::is_by_date(run, input)) {
+        let table = run.table(&dirty::stored_table(input))?;
+        let Some(reported) = run.ledger.runs.position(table.name()) else {
+            return Ok(None);
+        };
+        let Some(changed) = table.changed_since(reported, 1).await? else {
+            return Ok(None);
+        };
+        dates.extend(dirty::dates_of(changed));
+    }
+    Ok(Some(dates))
 }
 
 /// Registers every table that a query names, views and reference tables included.

@@ -46,14 +46,43 @@ pub fn positions(run: &Run, model: &Model) -> Result<BTreeMap<String, i64>> {
 /// # Errors
 /// The store's.
 pub async fn work(run: &Run, model: &Model) -> Result<Work> {
+    work_since(run, model, &Since::default()).await
+}
+
+/// From where changes count, where it is not from what the output has consumed.
+#[derive(Debug, Default)]
+pub struct Since<'a> {
+    /// Versions of inputs; changes after them count.
+    pub versions: Option<&'a BTreeMap<String, i64>>,
+    /// An input whose changes do not count.
+    pub left_out: Option<&'a TableName>,
+}
+
+impl Since<'_> {
+    fn consumed(&self, output: &Table, stored: &TableName) -> Option<i64> {
+        let name = stored.to_string();
+        let version = self.versions.and_then(|versions| versions.get(&name)).copied();
+        version.or_else(|| output.position(&name))
+    }
+
+    fn counts(&self, input: &TableName) -> bool {
+        self.left_out != Some(input)
+    }
+}
+
+/// What `model` has to compute for what has changed since.
+///
+/// # Errors
+/// The store's.
+pub async fn work_since(run: &Run, model: &Model, since: &Since<'_>) -> Result<Work> {
     let output = run.table(&model.table)?;
     let is_new = output.version() < 0 || run.is_full_refresh;
     if !model.is_partitioned() {
         if is_new {
             return Ok(Work::Whole);
         }
-        for input in model.inputs.keys() {
-            if !changes(run, output, input).await?.is_empty() {
+        for input in model.inputs.keys().filter(|input| since.counts(input)) {
+            if !changes(run, output, input, since).await?.is_empty() {
                 return Ok(Work::Whole);
             }
         }
@@ -65,8 +94,8 @@ pub async fn work(run: &Run, model: &Model) -> Result<Work> {
         return Ok(Work::Dates(&domain | &existing));
     }
     let mut dirty = BTreeSet::new();
-    for (input, span) in &model.inputs {
-        let changed = changes(run, output, input).await?;
+    for (input, span) in model.inputs.iter().filter(|(input, _)| since.counts(input)) {
+        let changed = changes(run, output, input, since).await?;
         match (&changed, span) {
             (Changes::Everything, _) => return Ok(Work::Dates(&domain | &existing)),
             (Changes::Dates(dates), Span::Whole) if !dates.is_empty() => {
@@ -80,7 +109,7 @@ pub async fn work(run: &Run, model: &Model) -> Result<Work> {
             _ => {}
         }
     }
-    dirty.extend(moved_domain(run, model, output).await?);
+    dirty.extend(moved_domain(run, model, output, since).await?);
     let known = &domain | &existing;
     dirty.retain(|date| known.contains(date));
     Ok(match dirty.is_empty() {
@@ -90,10 +119,10 @@ pub async fn work(run: &Run, model: &Model) -> Result<Work> {
 }
 
 /// What changed in `input` since `output` consumed it.
-async fn changes(run: &Run, output: &Table, input: &TableName) -> Result<Changes> {
+async fn changes(run: &Run, output: &Table, input: &TableName, since: &Since<'_>) -> Result<Changes> {
     let stored = stored_table(input);
     let table = run.table(&stored)?;
-    let Some(consumed) = output.position(&stored.to_string()) else {
+    let Some(consumed) = since.consumed(output, &stored) else {
         return Ok(Changes::Everything);
     };
     if consumed > table.version() {
@@ -147,13 +176,13 @@ fn domain(run: &Run, model: &Model) -> Result<BTreeSet<i32>> {
 }
 
 /// Dates that have come into or fallen out of the domain since the output was computed.
-async fn moved_domain(run: &Run, model: &Model, output: &Table) -> Result<BTreeSet<i32>> {
+async fn moved_domain(run: &Run, model: &Model, output: &Table, since: &Since<'_>) -> Result<BTreeSet<i32>> {
     let (Dates::Of(name) | Dates::CalendarOf(name)) = &model.dates else {
         return Ok(BTreeSet::new());
     };
     let stored = stored_table(name);
     let table = run.table(&stored)?;
-    let consumed = output.position(&stored.to_string()).unwrap_or(-1);
+    let consumed = since.consumed(output, &stored).unwrap_or(-1);
     if consumed == table.version() {
         return Ok(BTreeSet::new());
     }

@@ -33,33 +33,71 @@ pub struct Pending {
 /// The stores'; `Conflict` where another run writes a batch ahead at the same time.
 pub async fn discover(run: &mut Run) -> Result<Pending> {
     let known_files = ledger::files(&run.ledger.files).await?;
+    let mut pending = unfinished(run, &known_files);
     let listing = files::list(&run.project, &run.landing).await?;
-    let mut pending =
-        Pending { problems: listing.refused, num_unclaimed: listing.num_unclaimed, ..Pending::default() };
+    pending.num_unclaimed = listing.num_unclaimed;
+    let new = compare(run, &known_files, &listing, &mut pending.problems).await?;
+    pending.problems.extend(listing.refused);
+    write_ahead(run, &new, &mut pending).await?;
+    Ok(pending)
+}
+
+/// What a person must look at in landing: entries that are refused, known files that have changed.
+///
+/// # Errors
+/// The stores'.
+pub async fn problems(run: &Run, known_files: &[FileRecord]) -> Result<Vec<String>> {
+    let listing = files::list(&run.project, &run.landing).await?;
+    let mut problems = Vec::new();
+    compare(run, known_files, &listing, &mut problems).await?;
+    problems.extend(listing.refused);
+    Ok(problems)
+}
+
+/// The files that are new; of the known ones those that changed are problems.
+async fn compare(
+    run: &Run,
+    known_files: &[FileRecord],
+    listing: &files::Listing,
+    problems: &mut Vec<String>,
+) -> Result<Vec<LandedFile>> {
     let known: HashMap<&str, &FileRecord> =
         known_files.iter().map(|file| (file.path.as_str(), file)).collect();
-    let mut new: Vec<&LandedFile> = Vec::new();
+    let mut new: Vec<LandedFile> = Vec::new();
     let mut touched: Vec<&LandedFile> = Vec::new();
     for file in &listing.files {
         match known.get(file.path.as_str()) {
-            None => new.push(file),
+            None => new.push(file.clone()),
             Some(known) if known.bytes.cast_unsigned() == file.bytes && known.modified == file.modified => {}
             Some(_) => touched.push(file),
         }
     }
-    pending.problems.extend(changed_files(run, &touched).await?);
-    let last_batch = known_files.iter().map(|file| file.batch_id).max().unwrap_or(0);
-    for file in &known_files {
+    problems.extend(changed_files(run, &touched).await?);
+    Ok(new)
+}
+
+/// Batches that were written ahead and that bronze does not have: a run ended before it came to them.
+pub fn unfinished(run: &Run, known_files: &[FileRecord]) -> Pending {
+    let mut pending = Pending::default();
+    for file in known_files {
         if is_consumed(run, &file.source, file.batch_id) {
             continue;
         }
         let batch = pending.batches.entry(file.batch_id).or_default();
         batch.entry(file.source.clone()).or_default().push(file.clone());
     }
+    pending
+}
+
+/// Writes new files ahead as one more batch.
+///
+/// # Errors
+/// The stores'; `Conflict` where another run writes a batch ahead at the same time.
+pub async fn write_ahead(run: &mut Run, new: &[LandedFile], pending: &mut Pending) -> Result<()> {
     if new.is_empty() {
-        return Ok(pending);
+        return Ok(());
     }
-    let batch_id = last_batch + 1;
+    let batch_id = run.ledger.files.position(POSITION).unwrap_or(0) + 1;
     let records: Vec<FileRecord> = new
         .iter()
         .map(|file| FileRecord {
@@ -79,12 +117,12 @@ pub async fn discover(run: &mut Run) -> Result<Pending> {
         return Err(Error::conflict("another run has taken in files at the same time; run again"));
     }
     run.num_commits += 1;
-    pending.num_new_files = records.len();
+    pending.num_new_files += records.len();
     let batch = pending.batches.entry(batch_id).or_default();
     for record in records {
         batch.entry(record.source.clone()).or_default().push(record);
     }
-    Ok(pending)
+    Ok(())
 }
 
 fn is_consumed(run: &Run, source: &str, batch_id: i64) -> bool {

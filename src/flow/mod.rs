@@ -6,13 +6,18 @@
 pub mod balance;
 pub mod bronze;
 pub mod checks;
+pub mod compact;
 pub mod decide;
 pub mod dirty;
+pub mod ids;
 pub mod landing;
+pub mod late;
 pub mod lock;
 pub mod model;
 pub mod quarantine;
+pub mod recent;
 pub mod report;
+pub mod row_wise;
 pub mod serving;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -25,11 +30,12 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use serde_json::json;
 
 use self::decide::{Counts, Decided};
-use self::dirty::Work;
+use self::landing::Pending;
+use self::recent::{Part, Recent, Scope};
 use self::report::{Report, Step};
 use crate::engine;
 use crate::error::{Error, Result};
-use crate::lake::table::{Outcome, Table};
+use crate::lake::table::{Commit, Outcome, Table, partition_key};
 use crate::lake::{Lake, Root};
 use crate::ledger::{self, Ledger};
 use crate::project::Project;
@@ -52,6 +58,8 @@ type DecidedDates = (BTreeSet<i32>, Arc<Decided>);
 /// The state of one run: the project, its stores, and the tables as this run has left them so far.
 pub struct Run {
     pub id: i64,
+    /// Who asked, for the ledger.
+    pub command: &'static str,
     pub project: Arc<Project>,
     pub landing: Arc<Root>,
     pub lake: Lake,
@@ -62,6 +70,8 @@ pub struct Run {
     pub progress: Progress,
     pub ledger: Ledger,
     pub num_commits: usize,
+    /// A stream's memory of recent events; a batch has none.
+    recent: Option<Recent>,
     bronze: HashMap<String, Table>,
     quarantine: HashMap<String, Table>,
     models: HashMap<TableName, Table>,
@@ -78,17 +88,9 @@ impl Run {
     /// The stores'.
     pub async fn open(project: Arc<Project>, landing: Root, lake: Lake, progress: Progress) -> Result<Run> {
         let state = engine::state(&lake, project.limits.memory_bytes)?;
-        let mut opening = FuturesUnordered::new();
-        for source in &project.sources {
-            for zone in ["bronze", "quarantine"] {
-                opening.push(open_table(&lake, TableName::new(zone, &source.name)));
-            }
-        }
-        for model in project.stored_models() {
-            opening.push(open_table(&lake, model.table.clone()));
-        }
         let mut run = Run {
             id: 0,
+            command: "run",
             project: Arc::clone(&project),
             landing: Arc::new(landing),
             ledger: Ledger::open(&lake).await?,
@@ -98,6 +100,7 @@ impl Run {
             is_full_refresh: false,
             progress,
             num_commits: 0,
+            recent: None,
             bronze: HashMap::new(),
             quarantine: HashMap::new(),
             models: HashMap::new(),
@@ -107,14 +110,7 @@ impl Run {
                 std::thread::available_parallelism().map_or(1, usize::from),
             )),
         };
-        while let Some(opened) = opening.next().await {
-            let (name, table) = opened?;
-            match name.schema.as_str() {
-                "bronze" => run.bronze.insert(name.table, table),
-                "quarantine" => run.quarantine.insert(name.table, table),
-                _ => run.models.insert(name, table),
-            };
-        }
+        run.open_tables().await?;
         // a run is one more commit of `ledger.runs`
         run.id = run.ledger.runs.version() + 2;
         Ok(run)
@@ -137,6 +133,12 @@ impl Run {
     /// The tables of the zones, without the ledger.
     pub fn zone_tables(&self) -> impl Iterator<Item = &Table> {
         self.bronze.values().chain(self.quarantine.values()).chain(self.models.values())
+    }
+
+    fn tables_mut(&mut self) -> impl Iterator<Item = &mut Table> {
+        let of_zones =
+            self.bronze.values_mut().chain(self.quarantine.values_mut()).chain(self.models.values_mut());
+        of_zones.chain(self.ledger.tables_mut())
     }
 
     /// # Errors
@@ -173,6 +175,22 @@ impl Run {
     fn cache(&self, table: &Table, batches: Vec<RecordBatch>) {
         let mut caches = self.caches.write().unwrap_or_else(PoisonError::into_inner);
         caches.insert(table.name().to_owned(), (table.version(), Arc::new(batches)));
+    }
+
+    /// Lets go of the rows that neither `models` nor a check will read.
+    fn forget_all_but_inputs_of(&self, models: &[&crate::project::model::Model]) -> Result<()> {
+        let mut needed: BTreeSet<String> = BTreeSet::new();
+        for model in models {
+            needed.extend(model.inputs.keys().map(|input| dirty::stored_table(input).to_string()));
+        }
+        for check in &self.project.checks {
+            let inputs =
+                crate::project::sql::inputs(&check.sql).map_err(|(_, message)| Error::project(message))?;
+            needed.extend(inputs.iter().map(ToString::to_string));
+        }
+        let mut caches = self.caches.write().unwrap_or_else(PoisonError::into_inner);
+        caches.retain(|table, _| needed.contains(table));
+        Ok(())
     }
 
     /// All rows of the table, if this run has just written all of them and still holds them.
@@ -221,6 +239,88 @@ impl Run {
         Ok(Arc::clone(decided))
     }
 
+    /// Keeps recent events in memory from now on, so that they can be appended; `ids_bytes` bounds the known keys.
+    pub fn remember_recent(&mut self, ids_bytes: usize) {
+        self.recent = Some(Recent::new(ids_bytes));
+    }
+
+    /// Rows in memory that wait for a refresh.
+    pub fn num_fresh(&self) -> usize {
+        self.recent.as_ref().map_or(0, Recent::num_fresh)
+    }
+
+    /// What was decided of the dates that a commit has added rows to must be decided again.
+    async fn forget_decided(&self, source: &Source, commit: &Commit) {
+        let mut all = self.decided.lock().await;
+        let Some((known, decided)) = all.get_mut(&source.name) else {
+            return;
+        };
+        if source.mode == Mode::Upserts {
+            all.remove(&source.name);
+            return;
+        }
+        let keys = commit.adds.iter().map(|add| partition_key(&commit.partition, &add.partition_values, 1));
+        let dates = dirty::dates_of(keys.collect());
+        known.retain(|date| !dates.contains(date));
+        let decided = Arc::make_mut(decided);
+        decided.counts.retain(|date, _| date.is_none_or(|date| !dates.contains(&date)));
+        decided.rejected.retain(|date, _| !dates.contains(date));
+        decided.quarantined.retain(|record| !dates.contains(&record.date));
+    }
+
+    /// A new run on the tables as they are: what the stream does after each settle.
+    pub async fn begin_again(&mut self) {
+        self.id = self.ledger.runs.version() + 2;
+        self.num_commits = 0;
+        self.decided.lock().await.clear();
+        self.begin_batch();
+    }
+
+    /// What arrives from now on arrives now.
+    pub fn begin_batch(&mut self) {
+        self.started_at = chrono::Utc::now().timestamp_micros();
+        let versions: HashMap<&str, i64> =
+            self.zone_tables().map(|table| (table.name(), table.version())).collect();
+        let mut caches = self.caches.write().unwrap_or_else(PoisonError::into_inner);
+        caches.retain(|name, (version, _)| versions.get(name.as_str()) == Some(version));
+    }
+
+    /// Looks at every table again: after an error it is unknown what became of the last commits.
+    ///
+    /// # Errors
+    /// The stores'.
+    pub async fn reopen(&mut self) -> Result<()> {
+        self.open_tables().await?;
+        self.ledger = Ledger::open(&self.lake).await?;
+        if let Some(recent) = &mut self.recent {
+            recent.forget();
+        }
+        self.begin_again().await;
+        Ok(())
+    }
+
+    async fn open_tables(&mut self) -> Result<()> {
+        let (project, lake) = (Arc::clone(&self.project), self.lake.clone());
+        let mut opening = FuturesUnordered::new();
+        for source in &project.sources {
+            for zone in ["bronze", "quarantine"] {
+                opening.push(open_table(&lake, TableName::new(zone, &source.name)));
+            }
+        }
+        for model in project.stored_models() {
+            opening.push(open_table(&lake, model.table.clone()));
+        }
+        while let Some(opened) = opening.next().await {
+            let (name, table) = opened?;
+            match name.schema.as_str() {
+                "bronze" => self.bronze.insert(name.table, table),
+                "quarantine" => self.quarantine.insert(name.table, table),
+                _ => self.models.insert(name, table),
+            };
+        }
+        Ok(())
+    }
+
     /// Rules may look things up in the project's reference tables.
     fn rule_context(&self) -> Result<datafusion::prelude::SessionContext> {
         let context = engine::context(&self.state);
@@ -238,7 +338,8 @@ async fn open_table(lake: &Lake, name: TableName) -> Result<(TableName, Table)> 
     Ok((name, table))
 }
 
-/// Moves everything that waits in landing to gold, and proves that nothing was lost. This is the whole way.
+/// Moves everything that waits in landing to gold, and proves that nothing was lost. This is the whole way; the stream
+/// goes it part by part.
 ///
 /// # Errors
 /// What stops a run. What a person must look at without stopping it (changed landing files, failed checks, a balance that
@@ -247,13 +348,60 @@ pub async fn advance(run: &mut Run) -> Result<Report> {
     let mut report = Report::begin(run);
     let pending = landing::discover(run).await?;
     report.landing(&pending);
+    take_in(run, &pending, &mut report).await?;
+    refresh(run, &mut report).await?;
+    settle(run, &mut report).await?;
+    Ok(report)
+}
+
+/// Landing → bronze and quarantine: the batches that were written ahead.
+///
+/// # Errors
+/// The stores'; `Conflict` where another run has taken one of them in.
+pub async fn take_in(run: &mut Run, pending: &Pending, report: &mut Report) -> Result<()> {
     for (batch_id, batch) in &pending.batches {
         let steps = ingest(run, *batch_id, batch).await?;
         report.steps.extend(steps);
     }
+    Ok(())
+}
+
+/// Bronze → silver → gold: whatever has changed since they were computed.
+///
+/// # Errors
+/// The stores' and those of the models.
+pub async fn refresh(run: &mut Run, report: &mut Report) -> Result<()> {
     bronze::report(run).await?;
     decide_changed(run).await?;
-    report.steps.extend(compute_models(run).await?);
+    report.steps.extend(compute_models(run, Scope::Everything).await?);
+    if let Some(recent) = &mut run.recent {
+        recent.settle();
+    }
+    Ok(())
+}
+
+/// Bronze → silver → gold, of the recent dates only; what else has changed waits for [`refresh`]. Where a source has no
+/// watermark, everything is recent.
+///
+/// # Errors
+/// As [`refresh`].
+pub async fn refresh_recent(run: &mut Run, report: &mut Report) -> Result<()> {
+    let Scope::Recent(from) = recent::scope(run)? else {
+        return refresh(run, report).await;
+    };
+    recent::decide_fresh(run, from).await?;
+    report.steps.extend(compute_models(run, Scope::Recent(from)).await?);
+    if let Some(recent) = &mut run.recent {
+        recent.end_refresh();
+    }
+    Ok(())
+}
+
+/// Checks and balance, and the report in the ledger; then everything is on the disk.
+///
+/// # Errors
+/// The stores' and those of the checks.
+pub async fn settle(run: &mut Run, report: &mut Report) -> Result<()> {
     report.warn_of_stale(run);
     if run.num_commits > 0 || !report::is_closed(run) {
         report.checks = checks::run(run).await?;
@@ -266,7 +414,7 @@ pub async fn advance(run: &mut Run) -> Result<Report> {
     if report.commits == 0 {
         report.commits = run.num_commits;
     }
-    Ok(report)
+    Ok(())
 }
 
 /// Landing → bronze, all sources of a batch at once.
@@ -317,6 +465,12 @@ async fn ingest(
         if let Some(batches) = ingested.cache {
             run.cache(&ingested.bronze, batches);
         }
+        if let Some(recent) = &mut run.recent
+            && source.mode == Mode::Events
+        {
+            recent.keep(&source, batch_id, ingested.fresh);
+        }
+        run.forget_decided(&source, &ingested.bronze_commit).await;
         steps.push(Step::ingested(&source, &ingested.reports));
         run.bronze.insert(source.name.clone(), ingested.bronze);
         run.quarantine.insert(source.name, ingested.quarantine);
@@ -449,7 +603,7 @@ fn decision_rows(all: &BTreeMap<(String, Option<i32>), Counts>) -> Result<Record
 }
 
 /// Silver and gold: every model whose inputs have changed, inputs before outputs.
-async fn compute_models(run: &mut Run) -> Result<Vec<Step>> {
+async fn compute_models(run: &mut Run, scope: Scope) -> Result<Vec<Step>> {
     let project = Arc::clone(&run.project);
     let mut waiting: Vec<&crate::project::model::Model> = project.stored_models().collect();
     let mut unfinished: BTreeSet<TableName> = waiting.iter().map(|model| model.table.clone()).collect();
@@ -465,19 +619,22 @@ async fn compute_models(run: &mut Run) -> Result<Vec<Step>> {
         waiting = later;
         let mut todo = Vec::new();
         for model in &ready {
-            let work = dirty::work(run, model).await?;
+            let part = match scope {
+                Scope::Everything => Part::all(dirty::work(run, model).await?),
+                Scope::Recent(from) => recent::part(run, model, from).await?,
+            };
             unfinished.remove(&model.table);
-            if work != Work::Nothing {
-                todo.push((*model, work));
+            if !part.is_nothing() {
+                todo.push((*model, part));
             }
         }
         run.progress.stage(&format!("{} models", todo.len()));
         let shared = &*run;
         let mut computing = futures::stream::iter(todo)
-            .map(|(model, work)| async move {
+            .map(|(model, part)| async move {
                 let begun = std::time::Instant::now();
-                let computed = model::compute(shared, model, &work).await?;
-                Result::Ok((model, work, computed, begun.elapsed()))
+                let computed = model::compute(shared, model, &part).await?;
+                Result::Ok((model, part, computed, begun.elapsed()))
             })
             .buffer_unordered(CONCURRENT_MODELS);
         let mut done = Vec::new();
@@ -487,15 +644,16 @@ async fn compute_models(run: &mut Run) -> Result<Vec<Step>> {
         drop(computing);
         // one sync for the files of all, then one log entry each
         run.lake.sync().await?;
-        for (model, work, mut computed, elapsed) in done {
+        for (model, part, mut computed, elapsed) in done {
             computed.table.commit(&computed.commit).await?;
             run.num_commits += 1;
             if let Some(batches) = computed.cache {
                 run.cache(&computed.table, batches);
             }
-            steps.push(Step::computed(model, &work, computed.rows, elapsed));
+            steps.push(Step::computed(model, &part, computed.rows, elapsed));
             run.models.insert(model.table.clone(), computed.table);
         }
+        run.forget_all_but_inputs_of(&waiting)?;
     }
     Ok(steps)
 }

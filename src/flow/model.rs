@@ -16,6 +16,7 @@ use serde_json::json;
 use super::Run;
 use super::decide::{hashes, partition_keys, quoted, versions_table};
 use super::dirty::{self, Work, dates_of, stored_table};
+use super::recent::{Append, Part};
 use crate::engine;
 use crate::error::{During, Error, Result};
 use crate::lake::scan::LakeScan;
@@ -48,10 +49,64 @@ pub struct Computed {
 ///
 /// # Errors
 /// Those of the query and of the stores; `Data` where the model's key is not unique.
-pub async fn compute(run: &Run, model: &Model, work: &Work) -> Result<Computed> {
-    compute_groups(run, model, work)
+pub async fn compute(run: &Run, model: &Model, part: &Part) -> Result<Computed> {
+    compute_part(run, model, part)
         .await
         .during(|| format!("computing `{}` ({})", model.table, model.file.display()))
+}
+
+async fn compute_part(run: &Run, model: &Model, part: &Part) -> Result<Computed> {
+    let mut computed = match (&part.work, &part.append) {
+        (Work::Nothing, Some(append)) => append_rows(run, model, append).await?,
+        (work, append) => {
+            let mut computed = compute_groups(run, model, work).await?;
+            if let Some(append) = append {
+                let appended = append_rows(run, model, append).await?;
+                computed.commit.adds.extend(appended.commit.adds);
+                computed.rows += appended.rows;
+                computed.cache = None;
+            }
+            computed
+        }
+    };
+    if part.leaves_some {
+        computed.commit.positions.clear();
+    }
+    Ok(computed)
+}
+
+/// The model's rows of some accepted records, for a commit that adds them.
+async fn append_rows(run: &Run, model: &Model, append: &Append) -> Result<Computed> {
+    let table = run.table(&model.table)?.clone();
+    let tags = BTreeMap::from([("fingerprint".to_owned(), Some(model.fingerprint.clone()))]);
+    let unique = if model.key.len() == 1 { model.key.clone() } else { Vec::new() };
+    let mut writer = table
+        .writer(Arc::clone(&model.schema), &model.partition)
+        .with_unique_columns(&unique)
+        .with_tags(tags);
+    let mut rows = 0;
+    if !append.rows.is_empty() {
+        let context = append_context(run, model, append).await?;
+        let mut keys = UniqueKey::new(model);
+        let mut stream = context.sql(&model.sql).await?.execute_stream().await?;
+        while let Some(batch) = stream.try_next().await? {
+            let batch = only_dates(&batch, model, Some(&append.dates))?;
+            rows += batch.num_rows() as u64;
+            keys.check(&batch)?;
+            writer.write(&batch).await?;
+        }
+    }
+    let commit = Commit {
+        change: Change::Append,
+        schema: Arc::clone(&model.schema),
+        partition: model.partition.clone(),
+        adds: writer.close().await?,
+        positions: dirty::positions(run, model)?,
+        once: None,
+        info: json!({"run": run.id, "rows": rows}),
+        description: model.description.clone(),
+    };
+    Ok(Computed { table, commit, rows, cache: None })
 }
 
 async fn compute_groups(run: &Run, model: &Model, work: &Work) -> Result<Computed> {
@@ -228,6 +283,19 @@ fn group_dates(run: &Run, model: &Model, dates: &BTreeSet<i32>) -> Result<Vec<BT
 /// # Errors
 /// `Usage` where the project has no such table, and those of reading.
 pub async fn register_named(run: &Run, context: &SessionContext, names: &BTreeSet<TableName>) -> Result<()> {
+    register_dates_of(run, context, names, None).await
+}
+
+/// As [`register_named`], but tables that are partitioned by a date first hold only `dates`.
+///
+/// # Errors
+/// As [`register_named`].
+pub async fn register_dates_of(
+    run: &Run,
+    context: &SessionContext,
+    names: &BTreeSet<TableName>,
+    dates: Option<&BTreeSet<i32>>,
+) -> Result<()> {
     register_references(run, context)?;
     let mut stored: BTreeSet<&TableName> = BTreeSet::new();
     for name in names {
@@ -241,9 +309,18 @@ pub async fn register_named(run: &Run, context: &SessionContext, names: &BTreeSe
         }
     }
     for input in &stored {
-        register_input(run, context, input, None).await?;
+        let dates = dates.filter(|_| is_by_date(run, input));
+        register_input(run, context, input, dates.cloned()).await?;
     }
     register_views(run, context, |input| stored.contains(input)).await
+}
+
+/// Whether a stored table's first partition column is a date.
+pub fn is_by_date(run: &Run, table: &TableName) -> bool {
+    run.declared(&stored_table(table)).is_ok_and(|(schema, partition)| {
+        let first = partition.first().and_then(|name| schema.field_with_name(name).ok());
+        first.is_some_and(|field| *field.data_type() == arrow::datatypes::DataType::Date32)
+    })
 }
 
 /// # Errors
@@ -304,9 +381,33 @@ pub fn register_references(run: &Run, context: &SessionContext) -> Result<()> {
 
 /// A context in which the model's query sees its inputs, restricted to what `dates` need.
 async fn context(run: &Run, model: &Model, dates: Option<&BTreeSet<i32>>) -> Result<SessionContext> {
+    context_with(run, model, dates, None).await
+}
+
+/// A context in which the model's query sees, of one input, only the records that are appended.
+///
+/// # Errors
+/// As [`register_input`].
+pub async fn append_context(run: &Run, model: &Model, append: &Append) -> Result<SessionContext> {
+    context_with(run, model, Some(&append.dates), Some(append)).await
+}
+
+async fn context_with(
+    run: &Run,
+    model: &Model,
+    dates: Option<&BTreeSet<i32>>,
+    append: Option<&Append>,
+) -> Result<SessionContext> {
     let context = engine::context(&run.state);
     register_references(run, &context)?;
     for (input, span) in &model.inputs {
+        if let Some(append) = append.filter(|append| append.input == *input)
+            && let Some(source) = run.project.source(&input.table)
+        {
+            let rows = LakeScan::in_memory(source.bronze_schema(), Arc::new(append.rows.clone()));
+            engine::register(&context, input, Arc::new(rows));
+            continue;
+        }
         let wanted = match (span, dates) {
             (Span::Days { from, to }, Some(dates)) => Some(
                 dates

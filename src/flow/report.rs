@@ -13,6 +13,7 @@ use super::checks::CheckResult;
 use super::dirty::Work;
 use super::landing::Pending;
 use super::model::describe;
+use super::recent::Part;
 use super::serving::Publication;
 use crate::error::Result;
 use crate::ledger;
@@ -23,6 +24,8 @@ use crate::project::source::Source;
 #[derive(Debug, Serialize)]
 pub struct Report {
     pub run_id: i64,
+    /// `run` or `stream`.
+    pub command: &'static str,
     pub new_files: usize,
     pub unclaimed_files: usize,
     pub steps: Vec<Step>,
@@ -50,6 +53,11 @@ pub struct Step {
     pub seconds: f64,
     pub landed: Option<u64>,
     pub quarantined: Option<u64>,
+    /// Records that arrived behind the watermark.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub late: Option<u64>,
+    #[serde(skip)]
+    pub files: usize,
     #[serde(skip)]
     pub warnings: BTreeMap<String, u64>,
 }
@@ -70,26 +78,57 @@ impl Step {
             seconds: 0.0,
             landed: Some(files.iter().map(|file| file.landed).sum()),
             quarantined: Some(files.iter().map(|file| file.quarantined).sum()),
+            late: source.watermark_delay.map(|_| files.iter().map(|file| file.late.records).sum()),
+            files: files.len(),
             warnings,
         }
     }
 
-    pub(super) fn computed(model: &Model, work: &Work, rows: u64, elapsed: Duration) -> Self {
+    pub(super) fn computed(model: &Model, part: &Part, rows: u64, elapsed: Duration) -> Self {
         Self {
             table: model.table.to_string(),
             rows,
-            scope: describe(work),
+            scope: match &part.append {
+                Some(_) if part.work == Work::Nothing => "appended".to_owned(),
+                _ => describe(&part.work),
+            },
             seconds: elapsed.as_secs_f64(),
             landed: None,
             quarantined: None,
+            late: None,
+            files: 0,
             warnings: BTreeMap::new(),
         }
     }
 }
 
+impl Step {
+    fn add(&mut self, later: Step) {
+        self.rows += later.rows;
+        self.seconds += later.seconds;
+        self.files += later.files;
+        self.scope = match self.landed {
+            Some(_) => format!("{} files", self.files),
+            None => later.scope,
+        };
+        for (total, more) in [
+            (&mut self.landed, later.landed),
+            (&mut self.quarantined, later.quarantined),
+            (&mut self.late, later.late),
+        ] {
+            *total = total.zip(more).map(|(total, more)| total + more).or(*total).or(more);
+        }
+        for (name, count) in later.warnings {
+            *self.warnings.entry(name).or_default() += count;
+        }
+    }
+}
+
 impl Report {
-    pub(super) fn begin(run: &Run) -> Self {
+    /// An empty report of the run.
+    pub fn begin(run: &Run) -> Self {
         Self {
+            command: run.command,
             run_id: run.id,
             new_files: 0,
             unclaimed_files: 0,
@@ -103,6 +142,18 @@ impl Report {
             seconds: 0.0,
             started: std::time::Instant::now(),
         }
+    }
+
+    /// One step per table: what the stream has done since it settled last.
+    pub fn fold_steps(&mut self) {
+        let mut folded: Vec<Step> = Vec::new();
+        for step in self.steps.drain(..) {
+            match folded.iter_mut().find(|known| known.table == step.table) {
+                Some(known) => known.add(step),
+                None => folded.push(step),
+            }
+        }
+        self.steps = folded;
     }
 
     pub(super) fn landing(&mut self, pending: &Pending) {
@@ -183,7 +234,7 @@ impl Report {
             ledger::runs_schema(),
             vec![
                 ledger::integers([run.id]),
-                ledger::texts(["run"]),
+                ledger::texts([self.command]),
                 ledger::timestamps([run.started_at]),
                 ledger::timestamps([chrono::Utc::now().timestamp_micros()]),
                 ledger::texts([if has_failed { "failed" } else { "done" }]),

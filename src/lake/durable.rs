@@ -80,21 +80,31 @@ fn sync_files(root: &FsPath, files: &[PathBuf]) -> std::io::Result<()> {
         let root = std::fs::File::open(root)?;
         return Ok(rustix::fs::syncfs(&root)?);
     }
-    let mut folders = BTreeSet::new();
-    for file in files {
-        match std::fs::File::open(file) {
-            Ok(open) => open.sync_all()?,
-            // removed since it was written: nothing left to keep
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(error),
-        }
-        let inside = file.ancestors().skip(1).take_while(|folder| folder.starts_with(root));
-        folders.extend(inside.map(FsPath::to_path_buf));
+    sync_each(files)?;
+    let folders =
+        files.iter().flat_map(|file| file.ancestors().skip(1)).filter(|folder| folder.starts_with(root));
+    let folders: BTreeSet<PathBuf> = folders.map(FsPath::to_path_buf).collect();
+    sync_each(&Vec::from_iter(folders))
+}
+
+/// Side by side: a journal commits once for all that wait.
+fn sync_each(paths: &[PathBuf]) -> std::io::Result<()> {
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = paths.iter().map(|path| scope.spawn(move || sync_one(path))).collect();
+        threads.into_iter().try_for_each(|thread| match thread.join() {
+            Ok(synced) => synced,
+            Err(_) => Err(std::io::Error::other("a thread that synced a file ended early")),
+        })
+    })
+}
+
+fn sync_one(path: &FsPath) -> std::io::Result<()> {
+    match std::fs::File::open(path) {
+        Ok(open) => open.sync_all(),
+        // removed since it was written: nothing left to keep
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
     }
-    for folder in folders {
-        std::fs::File::open(folder)?.sync_all()?;
-    }
-    Ok(())
 }
 
 /// By path, as clouds list: the kernel behind `deltalake` takes an unsorted log for one with gaps.

@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
@@ -40,6 +40,7 @@ struct Inner {
     /// Differs between processes and calls, so that file and commit names never collide.
     process: String,
     counter: AtomicU64,
+    checkpoints_in_background: AtomicBool,
 }
 
 impl fmt::Debug for Lake {
@@ -133,7 +134,17 @@ impl Lake {
     ) -> Self {
         let nanos = chrono::Utc::now().timestamp_nanos_opt().unwrap_or_default();
         let process = format!("{nanos:x}-{:x}", std::process::id());
-        Self { inner: Arc::new(Inner { store, durable, url, folder, process, counter: AtomicU64::new(0) }) }
+        Self {
+            inner: Arc::new(Inner {
+                store,
+                durable,
+                url,
+                folder,
+                process,
+                counter: AtomicU64::new(0),
+                checkpoints_in_background: AtomicBool::new(false),
+            }),
+        }
     }
 
     /// The store of all tables, rooted at the lake.
@@ -148,6 +159,15 @@ impl Lake {
     /// The local folder, where the lake is on a local disk.
     pub fn folder(&self) -> Option<&std::path::Path> {
         self.inner.folder.as_deref()
+    }
+
+    /// From now on a commit does not wait for the checkpoint that it makes due.
+    pub fn checkpoint_in_background(&self) {
+        self.inner.checkpoints_in_background.store(true, Ordering::Relaxed);
+    }
+
+    fn checkpoints_in_background(&self) -> bool {
+        self.inner.checkpoints_in_background.load(Ordering::Relaxed)
     }
 
     /// A name that no other call and no other process gets.

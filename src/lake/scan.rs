@@ -93,13 +93,31 @@ impl LakeScan {
     ///
     /// # Errors
     /// `Data` where the log does not fit the schema.
-    pub fn of_files<'a>(
+    pub fn of_version_files<'a>(
         table: &Table,
         schema: SchemaRef,
         partition: &[String],
         files: impl Iterator<Item = &'a Arc<Add>>,
     ) -> Result<Self> {
         let files = files
+            .map(|file| partitioned_file(table.root(), &schema, partition, file))
+            .collect::<Result<Vec<_>>>()?;
+        Ok(Self { schema, num_partition_columns: partition.len(), content: Content::Files(files) })
+    }
+
+    /// The rows of some files of the table, by their paths in the log.
+    ///
+    /// # Errors
+    /// As [`LakeScan::new`].
+    pub fn of_files(
+        table: &Table,
+        schema: SchemaRef,
+        partition: &[String],
+        paths: &BTreeSet<String>,
+    ) -> Result<Self> {
+        let files = table.snapshot().into_iter().flat_map(|snapshot| snapshot.files.values());
+        let files = files
+            .filter(|file| paths.contains(&file.path))
             .map(|file| partitioned_file(table.root(), &schema, partition, file))
             .collect::<Result<Vec<_>>>()?;
         Ok(Self { schema, num_partition_columns: partition.len(), content: Content::Files(files) })

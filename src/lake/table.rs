@@ -5,7 +5,7 @@
 //! never merged by luck.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::datatypes::SchemaRef;
 use object_store::path::Path;
@@ -30,7 +30,12 @@ pub struct Table {
     name: String,
     root: Path,
     snapshot: Option<Arc<Snapshot>>,
+    /// Which partitions each version changed, as far as this process has seen them: `None` where the entry does not say.
+    changes: Arc<Mutex<BTreeMap<i64, Option<BTreeSet<PartitionKey>>>>>,
 }
+
+/// So many versions' changes are remembered.
+const REMEMBERED_CHANGES: usize = 4096;
 
 /// What a commit does to the rows that are there.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,6 +46,8 @@ pub enum Change {
     Replace(BTreeSet<PartitionKey>),
     /// Replaces everything.
     ReplaceAll,
+    /// Puts the same rows into other files: those with these paths go.
+    Rewrite(BTreeSet<String>),
 }
 
 /// What one hop produced for one table.
@@ -69,7 +76,8 @@ pub enum Outcome {
 
 impl Table {
     pub(super) fn new(lake: Lake, name: String, root: Path, snapshot: Option<Snapshot>) -> Self {
-        Self { lake, name, root, snapshot: snapshot.map(Arc::new) }
+        let changes = Arc::default();
+        Self { lake, name, root, snapshot: snapshot.map(Arc::new), changes }
     }
 
     /// `silver.usage_events`.
@@ -136,26 +144,36 @@ impl Table {
         };
         let columns = &snapshot.metadata.partition_columns;
         for entry in version + 1..=snapshot.version {
-            let store = self.lake.store();
-            let Ok(actions) = log::read_entry(store.as_ref(), &self.root, entry).await else {
-                return Ok(None);
-            };
-            for action in &actions {
-                match action {
-                    Action::Add(add) if add.data_change => {
-                        changed.insert(partition_key(columns, &add.partition_values, depth));
-                    }
-                    Action::Remove(remove) if remove.data_change => {
-                        let Some(values) = &remove.partition_values else {
-                            return Ok(None);
-                        };
-                        changed.insert(partition_key(columns, values, depth));
-                    }
-                    _ => {}
+            if self.remembered(entry).is_none() {
+                let store = self.lake.store();
+                let Ok(actions) = log::read_entry(store.as_ref(), &self.root, entry).await else {
+                    return Ok(None);
+                };
+                self.remember(entry, changed_partitions(columns, &actions));
+            }
+            match self.remembered(entry) {
+                Some(Some(keys)) => {
+                    changed.extend(keys.into_iter().map(|mut key| {
+                        key.truncate(depth);
+                        key
+                    }));
                 }
+                _ => return Ok(None),
             }
         }
         Ok(Some(changed))
+    }
+
+    fn remembered(&self, version: i64) -> Option<Option<BTreeSet<PartitionKey>>> {
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner).get(&version).cloned()
+    }
+
+    fn remember(&self, version: i64, changed: Option<BTreeSet<PartitionKey>>) {
+        let mut changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        changes.insert(version, changed);
+        while changes.len() > REMEMBERED_CHANGES {
+            changes.pop_first();
+        }
     }
 
     /// The table as it was at `version`; `None` where the log no longer reaches back.
@@ -164,6 +182,12 @@ impl Table {
             return None;
         }
         let store = self.lake.store();
+        let checkpoint = (version + 1) / CHECKPOINT_INTERVAL * CHECKPOINT_INTERVAL - 1;
+        if checkpoint >= 0
+            && let Ok(found) = log::load_version(store.as_ref(), &self.root, Some(checkpoint), version).await
+        {
+            return Some(found);
+        }
         log::load_version(store.as_ref(), &self.root, None, version).await.ok()
     }
 
@@ -261,11 +285,12 @@ impl Table {
         let timestamp = now.max(before + 1);
         let mode = match commit.change {
             Change::Append => "Append",
-            Change::Replace(_) | Change::ReplaceAll => "Overwrite",
+            Change::Replace(_) | Change::ReplaceAll | Change::Rewrite(_) => "Overwrite",
         };
+        let is_rewrite = matches!(commit.change, Change::Rewrite(_));
         let mut actions = vec![Action::CommitInfo(json!({
             "timestamp": timestamp,
-            "operation": "WRITE",
+            "operation": if is_rewrite { "OPTIMIZE" } else { "WRITE" },
             "operationParameters": {"mode": mode},
             "engineInfo": concat!("medallion/", env!("CARGO_PKG_VERSION")),
             "commitId": commit_id,
@@ -307,13 +332,14 @@ impl Table {
             actions.push(Action::Remove(Remove {
                 path: file.path.clone(),
                 deletion_timestamp: now,
-                data_change: true,
+                data_change: !is_rewrite,
                 extended_file_metadata: true,
                 partition_values: Some(file.partition_values.clone()),
                 size: Some(file.size),
             }));
         }
-        actions.extend(commit.adds.iter().cloned().map(Action::Add));
+        let adds = commit.adds.iter().cloned();
+        actions.extend(adds.map(|add| Action::Add(Add { data_change: !is_rewrite, ..add })));
         Ok(actions)
     }
 
@@ -353,6 +379,7 @@ impl Table {
         match &commit.change {
             Change::Append => Vec::new(),
             Change::ReplaceAll => files.cloned().collect(),
+            Change::Rewrite(paths) => files.filter(|file| paths.contains(&file.path)).cloned().collect(),
             Change::Replace(partitions) => {
                 files.filter(|file| is_within(columns, &file.partition_values, partitions)).cloned().collect()
             }
@@ -376,7 +403,7 @@ impl Table {
                 Action::Add(add) if add.data_change => {
                     let columns = &commit.partition;
                     let overlaps = match &commit.change {
-                        Change::Append => false,
+                        Change::Append | Change::Rewrite(_) => false,
                         Change::ReplaceAll => true,
                         Change::Replace(partitions) => is_within(columns, &add.partition_values, partitions),
                     };
@@ -403,6 +430,12 @@ impl Table {
             },
         };
         next.version = version;
+        if let Some(Action::MetaData(metadata)) =
+            actions.iter().find(|action| matches!(action, Action::MetaData(_)))
+        {
+            next.metadata = Metadata::clone(metadata);
+        }
+        self.remember(version, changed_partitions(&next.metadata.partition_columns, &actions));
         for action in actions {
             match action {
                 Action::CommitInfo(info) => next.timestamp = info["timestamp"].as_i64().unwrap_or(0),
@@ -427,6 +460,15 @@ impl Table {
         if (version + 1) % CHECKPOINT_INTERVAL != 0 {
             return;
         }
+        if self.lake.checkpoints_in_background() {
+            let table = self.clone();
+            tokio::spawn(async move { table.checkpoint_or_warn(version).await });
+        } else {
+            self.checkpoint_or_warn(version).await;
+        }
+    }
+
+    async fn checkpoint_or_warn(&self, version: i64) {
         if let Err(error) = self.checkpoint(version).await {
             tracing::warn!(table = %self.name, version, %error, "checkpoint could not be written");
         }
@@ -447,6 +489,24 @@ impl Table {
             .map_err(failed)?;
         deltalake::checkpoints::create_checkpoint(&table, None).await.map_err(failed)
     }
+}
+
+/// The partitions whose rows an entry changes; `None` where it does not say.
+fn changed_partitions(columns: &[String], actions: &[Action]) -> Option<BTreeSet<PartitionKey>> {
+    let mut changed = BTreeSet::new();
+    for action in actions {
+        match action {
+            Action::Add(add) if add.data_change => {
+                changed.insert(partition_key(columns, &add.partition_values, columns.len()));
+            }
+            Action::Remove(remove) if remove.data_change => {
+                let values = remove.partition_values.as_ref()?;
+                changed.insert(partition_key(columns, values, columns.len()));
+            }
+            _ => {}
+        }
+    }
+    Some(changed)
 }
 
 /// The first `depth` partition values of a file.

@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt32Array};
-use arrow::compute::{cast, interleave_record_batch, take_record_batch};
+use arrow::compute::{cast, concat_batches, take_record_batch};
 use arrow::datatypes::{DataType, Date32Type, Int32Type, Int64Type, SchemaRef};
-use arrow::row::{RowConverter, SortField};
+use arrow::row::{Row, RowConverter, SortField};
 use chrono::NaiveDate;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
@@ -31,15 +31,20 @@ const BUFFER_CELLS: usize = 12 * 1024 * 1024;
 /// Below this many rows a file is compressed with Snappy: a zstd context costs more than it saves on a small page.
 const SNAPPY_ROWS: usize = 32 * 1024;
 
+/// Below this many rows a file is not compressed: its pages are about as small as a block of the disk.
+const TINY_FILE_ROWS: usize = 512;
+
 /// Below this many rows a file has no dictionaries: each begins as a 64 KiB hash table.
 const SMALL_FILE_ROWS: usize = 4096;
 
 /// Values looked at to see whether a column's words repeat.
 const DICTIONARY_SAMPLE: usize = 512;
 
-/// A partition's rows are gathered batch by batch where a batch gives so many on average, else across batches: the
-/// first is faster per row, the second per piece.
-const ROWS_PER_PIECE: usize = 128;
+/// Batches whose parts would have fewer rows than this on average are put together before they are parted.
+const ROWS_PER_PIECE: usize = 64;
+
+/// … until they have so many rows.
+const COALESCED_ROWS: usize = 16 * 1024;
 
 /// A file is closed and another begun when it has this many encoded bytes.
 const TARGET_FILE_BYTES: usize = 256 * 1024 * 1024;
@@ -221,7 +226,14 @@ impl Writer {
             return Ok(());
         }
         let num_file_columns = self.schema.fields().len() - self.partition.len();
-        let groups = self.split(&batches, num_file_columns)?;
+        let mut batches = batches;
+        let mut groups = self.split(&batches, num_file_columns)?;
+        let num_rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
+        let num_pieces: usize = groups.iter().map(|(_, rows)| rows.len()).sum();
+        if batches.len() > 1 && num_rows < num_pieces * ROWS_PER_PIECE {
+            batches = coalesce(&self.schema, batches)?;
+            groups = self.split(&batches, num_file_columns)?;
+        }
         let file_columns: Vec<usize> = (0..num_file_columns).collect();
         let batches: Arc<[RecordBatch]> = batches
             .iter()
@@ -240,7 +252,7 @@ impl Writer {
             .collect();
         let written = in_parallel(work, move |(key, rows, open, (batches, schema, unique_columns))| {
             let num_rows = rows.iter().map(|(_, rows)| rows.len()).sum();
-            let pieces = gather(&batches, rows, num_rows)?;
+            let pieces = gather(&batches, rows)?;
             let mut file = match open {
                 Some(file) => file,
                 None => open_file(schema, num_rows, &pieces, &unique_columns)?,
@@ -276,21 +288,27 @@ impl Writer {
         }
         let sort_fields = fields.iter().map(|field| SortField::new(field.data_type().clone()));
         let converter = RowConverter::new(sort_fields.collect())?;
-        let mut ids: HashMap<Box<[u8]>, usize> = HashMap::new();
+        let mut ids: HashMap<Box<[u8]>, usize, ahash::RandomState> = HashMap::default();
         let mut groups: Vec<PartitionRows> = Vec::new();
         for (index, batch) in batches.iter().enumerate() {
             let columns = &batch.columns()[num_file_columns..];
             let keys = converter.convert_columns(columns)?;
+            let mut last: Option<(Row<'_>, usize)> = None;
             for row in 0..batch.num_rows() {
                 let key = keys.row(row);
-                let id = match ids.get(key.as_ref()) {
-                    Some(id) => *id,
+                let known = match last {
+                    Some((last, id)) if last == key => Some(id),
+                    _ => ids.get(key.as_ref()).copied(),
+                };
+                let id = match known {
+                    Some(id) => id,
                     None => {
                         ids.insert(key.as_ref().into(), groups.len());
                         groups.push((self.partition_key(columns, row)?, Vec::new()));
                         groups.len() - 1
                     }
                 };
+                last = Some((key, id));
                 let row = u32::try_from(row).map_err(|_| Error::bug("a batch of over 4 billion rows"))?;
                 match groups[id].1.last_mut() {
                     Some((last, rows)) if *last == index => rows.push(row),
@@ -354,18 +372,28 @@ fn all_rows(batch: &RecordBatch) -> Vec<u32> {
     (0..u32::try_from(batch.num_rows()).unwrap_or(u32::MAX)).collect()
 }
 
-/// The rows of one partition, as few batches.
-fn gather(
-    batches: &[RecordBatch],
-    rows: Vec<(usize, Vec<u32>)>,
-    num_rows: usize,
-) -> Result<Vec<RecordBatch>> {
-    if num_rows < rows.len() * ROWS_PER_PIECE && rows.len() > 1 {
-        let refs: Vec<&RecordBatch> = batches.iter().collect();
-        let places: Vec<(usize, usize)> =
-            rows.iter().flat_map(|(index, rows)| rows.iter().map(|row| (*index, *row as usize))).collect();
-        return Ok(vec![interleave_record_batch(&refs, &places)?]);
+/// Fewer and larger batches, each put together when the one before has let its parts go.
+fn coalesce(schema: &SchemaRef, batches: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
+    let mut coalesced = Vec::new();
+    let mut waiting = Vec::new();
+    let mut num_rows = 0;
+    for batch in batches {
+        num_rows += batch.num_rows();
+        waiting.push(batch);
+        if num_rows >= COALESCED_ROWS {
+            coalesced.push(concat_batches(schema, &waiting)?);
+            waiting.clear();
+            num_rows = 0;
+        }
     }
+    if !waiting.is_empty() {
+        coalesced.push(concat_batches(schema, &waiting)?);
+    }
+    Ok(coalesced)
+}
+
+/// The rows of one partition, as few batches.
+fn gather(batches: &[RecordBatch], rows: Vec<(usize, Vec<u32>)>) -> Result<Vec<RecordBatch>> {
     rows.into_iter()
         .map(|(index, rows)| {
             let batch = &batches[index];
@@ -403,7 +431,9 @@ fn open_file(
     unique_columns: &[String],
 ) -> Result<OpenFile> {
     let is_small = rows < SMALL_FILE_ROWS;
-    let compression = if rows < SNAPPY_ROWS {
+    let compression = if rows < TINY_FILE_ROWS {
+        Compression::UNCOMPRESSED
+    } else if rows < SNAPPY_ROWS {
         Compression::SNAPPY
     } else {
         // level 1: as small as level 3 here and 16 % faster (facts and hazards, C)
@@ -416,6 +446,10 @@ fn open_file(
         .set_dictionary_enabled(false);
     for (at, field) in schema.fields().iter().enumerate() {
         let column: ColumnPath = field.name().as_str().into();
+        if matches!(field.data_type(), DataType::Utf8View | DataType::BinaryView) {
+            // two comparisons per value for bounds that no query of ours prunes by
+            properties = properties.set_column_statistics_enabled(column.clone(), EnabledStatistics::None);
+        }
         match field.data_type() {
             // of use for words that repeat, in a file that is not tiny
             DataType::Utf8View

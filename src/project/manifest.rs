@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use super::stream::StreamLimits;
+
 /// `medallion.toml`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -16,6 +18,8 @@ pub struct ProjectManifest {
     pub lake: Location,
     #[serde(default)]
     pub limits: Limits,
+    #[serde(default)]
+    pub stream: StreamLimits,
     #[serde(default)]
     pub serving: Option<ServingManifest>,
 }
@@ -115,6 +119,9 @@ pub struct SourceManifest {
     pub partition: String,
     pub event_time: Option<String>,
     pub watermark_delay: Option<String>,
+    /// What becomes of a record behind the watermark.
+    #[serde(default)]
+    pub late: LatePolicy,
     pub future_limit: Option<String>,
     #[serde(default)]
     pub money: Vec<String>,
@@ -139,6 +146,17 @@ pub enum ModeName {
     Events,
     /// Versions of a thing: the latest record of a key is the one.
     Upserts,
+}
+
+/// What becomes of a record behind the watermark.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LatePolicy {
+    /// Taken in and marked.
+    #[default]
+    Accept,
+    /// Refused as `late`.
+    Quarantine,
 }
 
 #[derive(Debug, Deserialize)]
@@ -212,6 +230,19 @@ pub struct CheckManifest {
     pub description: String,
     #[serde(default)]
     pub severity: SeverityName,
+    #[serde(default)]
+    pub scope: CheckScope,
+}
+
+/// Which rows a check looks at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CheckScope {
+    /// All of its inputs.
+    #[default]
+    All,
+    /// Of inputs by date, the dates that changed in any of them since the last report.
+    Changed,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]

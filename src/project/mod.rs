@@ -13,6 +13,7 @@ pub mod model;
 mod read;
 pub mod source;
 pub mod sql;
+pub mod stream;
 mod validate;
 
 use std::path::{Path, PathBuf};
@@ -20,10 +21,11 @@ use std::path::{Path, PathBuf};
 use arrow::array::RecordBatch;
 
 use self::diagnostics::Diagnostic;
-use self::manifest::{Limits, ParameterManifest, ServingManifest, SeverityName};
+use self::manifest::{CheckScope, Limits, ParameterManifest, ServingManifest, SeverityName};
 use self::mart::Mart;
 use self::model::Model;
 use self::source::Source;
+use self::stream::StreamLimits;
 use crate::error::{Error, Result};
 
 /// A project that was found correct.
@@ -35,6 +37,7 @@ pub struct Project {
     pub landing: Option<String>,
     pub lake: Option<String>,
     pub limits: Limits,
+    pub stream: StreamLimits,
     pub serving: Option<ServingManifest>,
     /// By name.
     pub sources: Vec<Source>,
@@ -46,6 +49,14 @@ pub struct Project {
     /// What is published, by name.
     pub marts: Vec<Mart>,
     pub generators: Vec<Generator>,
+    pub watches: Vec<Watch>,
+}
+
+/// A query whose new rows a stream shows: `sql/watch/<name>.sql`.
+#[derive(Debug, Clone)]
+pub struct Watch {
+    pub name: String,
+    pub sql: String,
 }
 
 /// A small table that is kept with the project: `sql/reference/<name>.csv`.
@@ -62,6 +73,7 @@ pub struct Check {
     pub file: PathBuf,
     pub description: String,
     pub severity: SeverityName,
+    pub scope: CheckScope,
     pub sql: String,
 }
 

@@ -35,6 +35,7 @@ pub struct Written {
     pub checks: BTreeMap<String, Pair<CheckManifest>>,
     pub references: BTreeMap<String, Text>,
     pub generators: BTreeMap<String, Text>,
+    pub watches: BTreeMap<String, Text>,
     pub tables: BTreeMap<String, Text>,
     pub publish: BTreeMap<String, Text>,
     pub questions: BTreeMap<String, Pair<QuestionManifest>>,
@@ -59,12 +60,25 @@ pub fn read(folder: &Path, found: &mut Diagnostics) -> Result<Written> {
     let questions = files.take_pairs("cql/questions", "cql", found)?;
     let references = files.take("sql/reference", "csv")?;
     let generators = files.take("sql/landing", "sql")?;
+    let watches = files.take("sql/watch", "sql")?;
     let tables = files.take("cql/tables", "cql")?;
     let publish = files.take("cql/publish", "cql")?;
     for file in files.left {
         found.add(&file, 0, "unused file; models are `sql/<zone>/<name>.sql` beside `<name>.toml`");
     }
-    Ok(Written { project, sources, silver, gold, checks, references, generators, tables, publish, questions })
+    Ok(Written {
+        project,
+        sources,
+        silver,
+        gold,
+        checks,
+        references,
+        generators,
+        watches,
+        tables,
+        publish,
+        questions,
+    })
 }
 
 struct Files<'a> {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 
+use super::manifest::LatePolicy;
 use crate::decode::Layout;
 
 /// A landed source that was found correct.
@@ -21,6 +22,8 @@ pub struct Source {
     pub warnings: Vec<Warning>,
     /// How long after the newest event a record is not yet late; microseconds.
     pub watermark_delay: Option<i64>,
+    /// What becomes of a record behind the watermark.
+    pub late: LatePolicy,
 }
 
 /// How records with one key relate.

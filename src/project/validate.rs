@@ -12,12 +12,12 @@ use datafusion::prelude::SessionContext;
 
 use super::cql_type::CqlType;
 use super::diagnostics::Diagnostics;
-use super::manifest::{FormatName, ModeName, ModelManifest, SourceManifest};
+use super::manifest::{FormatName, LatePolicy, ModeName, ModelManifest, SourceManifest};
 use super::model::{Dates, Model, Span};
 use super::read::{Pair, Text, Written};
 use super::source::{Mode, Rule, Source, Warning};
 use super::sql::{self, PARTITIONS_SUFFIX, TableName};
-use super::{Check, Generator, Project, Question, Reference, cql, graph, mart};
+use super::{Check, Generator, Project, Question, Reference, Watch, cql, graph, mart};
 use crate::decode::{Column, Format, Layout, Type};
 use crate::engine;
 use crate::generate::query;
@@ -72,6 +72,7 @@ pub(super) async fn validate(folder: &Path, written: Written, found: &mut Diagno
             file: pair.code.file.clone(),
             description: pair.manifest.description.clone(),
             severity: pair.manifest.severity,
+            scope: pair.manifest.scope,
             sql: pair.code.text.clone(),
         });
     }
@@ -95,6 +96,11 @@ pub(super) async fn validate(folder: &Path, written: Written, found: &mut Diagno
     if let Some(serving) = &written.project.serving {
         mart::check_serving(serving, found);
     }
+    let mut watches = Vec::new();
+    for (name, text) in &written.watches {
+        planner.plan(text, found).await;
+        watches.push(Watch { name: name.clone(), sql: text.text.clone() });
+    }
     Some(Project {
         folder: folder.to_path_buf(),
         name: written.project.project.name,
@@ -102,6 +108,7 @@ pub(super) async fn validate(folder: &Path, written: Written, found: &mut Diagno
         landing: written.project.landing.uri,
         lake: written.project.lake.uri,
         limits,
+        stream: written.project.stream,
         serving: written.project.serving,
         sources,
         models,
@@ -110,6 +117,7 @@ pub(super) async fn validate(folder: &Path, written: Written, found: &mut Diagno
         questions,
         marts,
         generators,
+        watches,
     })
 }
 
@@ -237,6 +245,17 @@ fn source(
     }
     let future_limit = duration(manifest.future_limit.as_deref().unwrap_or("1 day"), text, found);
     let watermark_delay = manifest.watermark_delay.as_deref().and_then(|delay| duration(delay, text, found));
+    if watermark_delay.is_some() && event_time.is_none() {
+        found.add_at(&text.file, &text.text, "watermark_delay", "a watermark needs an `event_time`");
+    }
+    if watermark_delay.is_none() && manifest.late == LatePolicy::Quarantine {
+        found.add_at(
+            &text.file,
+            &text.text,
+            "late",
+            "only a source with a `watermark_delay` has late records",
+        );
+    }
     let required: Vec<usize> = manifest
         .columns
         .iter()
@@ -289,6 +308,7 @@ fn source(
         rules: manifest.rules.iter().map(rule).collect(),
         warnings: manifest.warnings.iter().map(warning).collect(),
         watermark_delay,
+        late: manifest.late,
     })
 }
 

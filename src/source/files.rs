@@ -55,24 +55,9 @@ pub async fn list(project: &Project, landing: &Root) -> Result<Listing> {
         if path.split('/').any(is_unfinished) {
             continue;
         }
-        let claims: Vec<&str> = project
-            .sources
-            .iter()
-            .filter(|source| matches(&source.files, &path))
-            .map(|source| source.name.as_str())
-            .collect();
-        let source = match claims.as_slice() {
-            [] => {
-                listing.num_unclaimed += 1;
-                continue;
-            }
-            [source] => (*source).to_owned(),
-            several => {
-                return Err(Error::project(format!(
-                    "the landing file `{path}` belongs to several sources: {}; narrow their `files`",
-                    several.join(", ")
-                )));
-            }
+        let Some(source) = claimant(project, &path)? else {
+            listing.num_unclaimed += 1;
+            continue;
         };
         if let Some(folder) = &landing.folder
             && let Err(reason) = refuse_special(folder, &path)
@@ -92,12 +77,37 @@ pub async fn list(project: &Project, landing: &Root) -> Result<Listing> {
     Ok(listing)
 }
 
-fn is_unfinished(part: &str) -> bool {
+/// The source that a file belongs to.
+///
+/// # Errors
+/// `Project` where two sources claim it.
+pub fn claimant(project: &Project, path: &str) -> Result<Option<String>> {
+    let claims: Vec<&str> = project
+        .sources
+        .iter()
+        .filter(|source| matches(&source.files, path))
+        .map(|source| source.name.as_str())
+        .collect();
+    match claims.as_slice() {
+        [] => Ok(None),
+        [source] => Ok(Some((*source).to_owned())),
+        several => Err(Error::project(format!(
+            "the landing file `{path}` belongs to several sources: {}; narrow their `files`",
+            several.join(", ")
+        ))),
+    }
+}
+
+/// Whether a name says that its file is still being written.
+pub fn is_unfinished(part: &str) -> bool {
     part.starts_with('.') || part.starts_with('_') || part.ends_with(".tmp")
 }
 
 /// Every folder on the way must be a folder and the file a file, not a link to one.
-fn refuse_special(root: &FsPath, path: &str) -> std::result::Result<(), &'static str> {
+///
+/// # Errors
+/// Why the file is refused.
+pub fn refuse_special(root: &FsPath, path: &str) -> std::result::Result<(), &'static str> {
     let mut at = root.to_path_buf();
     let mut parts = path.split('/').peekable();
     while let Some(part) = parts.next() {

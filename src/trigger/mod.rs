@@ -1,3 +1,7 @@
 //! When data moves. What it does on its way is [`crate::flow`]'s, whoever asks.
 
 pub mod batch;
+pub mod meter;
+pub mod stop;
+pub mod stream;
+pub mod watch;

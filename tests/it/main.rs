@@ -25,4 +25,5 @@ mod services;
 mod serving;
 mod serving_schema;
 mod serving_trouble;
+mod stream;
 mod two_runs;

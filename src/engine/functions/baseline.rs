@@ -184,31 +184,25 @@ struct Window {
 }
 
 impl Window {
-    /// `run` is sorted.
-    fn enter(&mut self, run: &[Entry]) {
+    /// Takes in one day's values and gives up those of another, which it holds; both are sorted. One pass.
+    fn slide(&mut self, entering: &[Entry], leaving: &[Entry]) {
         self.spare.clear();
-        self.spare.reserve(self.values.len() + run.len());
-        let mut entering = run.iter().map(|entry| entry.value).peekable();
+        self.spare.reserve(self.values.len() + entering.len());
+        let mut new = entering.iter().map(|entry| entry.value).peekable();
+        let mut old = leaving.iter().map(|entry| entry.value).peekable();
         for value in self.values.iter().copied() {
-            while let Some(next) = entering.next_if(|next| *next <= value) {
+            while let Some(next) = new.next_if(|next| *next <= value) {
                 self.spare.push(next);
             }
-            self.spare.push(value);
+            if old.next_if_eq(&value).is_none() {
+                self.spare.push(value);
+            }
         }
-        self.spare.extend(entering);
+        self.spare.extend(new);
         std::mem::swap(&mut self.values, &mut self.spare);
-        let (sum, squares) = sums(run);
-        self.sum += sum;
-        self.sum_of_squares = self.sum_of_squares.wrapping_add(squares);
-    }
-
-    /// `run` is sorted and has entered before.
-    fn leave(&mut self, run: &[Entry]) {
-        let mut leaving = run.iter().map(|entry| entry.value).peekable();
-        self.values.retain(|value| leaving.next_if_eq(value).is_none());
-        let (sum, squares) = sums(run);
-        self.sum -= sum;
-        self.sum_of_squares = self.sum_of_squares.wrapping_sub(squares);
+        let ((added, added_squares), (taken, taken_squares)) = (sums(entering), sums(leaving));
+        self.sum += added - taken;
+        self.sum_of_squares = self.sum_of_squares.wrapping_add(added_squares).wrapping_sub(taken_squares);
     }
 
     fn statistics(&self, unit: f64) -> Statistics {
@@ -300,14 +294,13 @@ fn roll(group: &[Entry], days: i32, min_count: usize, unit: f64, columns: &mut C
     let first = group[0].date;
     let last = group[group.len() - 1].date;
     for date in first.saturating_add(1)..=last.saturating_add(days) {
-        while let Some(run) = runs.get(entered).filter(|run| run[0].date < date) {
-            window.enter(run);
-            entered += 1;
-            known = None;
-        }
-        while let Some(run) = runs.get(left).filter(|run| run[0].date < date.saturating_sub(days)) {
-            window.leave(run);
-            left += 1;
+        // each step of a day lets at most one day in and one out
+        let new = runs.get(entered).filter(|run| run[0].date < date);
+        let old = runs.get(left).filter(|run| run[0].date < date.saturating_sub(days));
+        if new.is_some() || old.is_some() {
+            window.slide(new.map_or(&[], |run| *run), old.map_or(&[], |run| *run));
+            entered += usize::from(new.is_some());
+            left += usize::from(old.is_some());
             known = None;
         }
         if window.values.len() >= min_count.max(1) {

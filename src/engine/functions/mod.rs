@@ -8,11 +8,13 @@
 //! | `json_list(text)` | the strings of a JSON array as a list; null where the text is something else |
 //! | `rolling_baseline(date, value, days, min_count)` | an aggregate: for every day, statistics of the days before it |
 //! | `rolling_sum(date, value, days, …)` | an aggregate: for every day, exact sums over the days up to it |
+//! | `hash64(value)` | 64 bits that are the same for the same value within a query |
 //! | `is_listed(file, line, places)` | whether a record came from one of the places; for the engine itself |
 //! | `uniform(seed, n, stream)` | the n-th pseudo-random number in [0, 1) of a stream, the same on every machine |
 
 mod baseline;
 mod decimal;
+mod hash;
 mod places;
 mod rolling;
 mod rolling_sum;
@@ -34,6 +36,7 @@ pub fn register(state: &mut SessionState) -> datafusion::error::Result<()> {
     state.register_udf(ScalarUDF::from(decimal::DecimalDivide::default()).into())?;
     state.register_udf(ScalarUDF::from(text::Fold::default()).into())?;
     state.register_udf(ScalarUDF::from(text::JsonList::default()).into())?;
+    state.register_udf(ScalarUDF::from(hash::Hash64::default()).into())?;
     state.register_udf(ScalarUDF::from(places::IsListed::default()).into())?;
     state.register_udf(ScalarUDF::from(uniform::Uniform::default()).into())?;
     state.register_udaf(AggregateUDF::from(baseline::RollingBaseline::default()).into())?;

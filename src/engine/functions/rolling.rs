@@ -96,7 +96,8 @@ impl<R: Rolling> Groups<R> {
             EmitTo::First(n) => n,
         };
         let mut emitted = std::mem::take(&mut self.entries);
-        emitted.sort_unstable();
+        // not the unstable sort: partial states come as sorted runs
+        emitted.sort();
         let first_kept = emitted.partition_point(|entry| (entry.group as usize) < num_emitted);
         self.entries = emitted.split_off(first_kept);
         for entry in &mut self.entries {

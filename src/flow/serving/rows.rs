@@ -138,7 +138,7 @@ impl History {
         if files.peek().is_none() {
             return Ok(Partitions::default());
         }
-        let scan = LakeScan::of_files(&self.table, Arc::clone(&self.schema), &self.partition, files)?;
+        let scan = LakeScan::of_version_files(&self.table, Arc::clone(&self.schema), &self.partition, files)?;
         load(run, mart, scan, range, None).await
     }
 }

@@ -1,0 +1,125 @@
+//! Small files into larger ones, so that opening, reading and committing cost the same after a thousand micro-batches as
+//! after ten.
+//!
+//! A compaction is a commit that changes no row (`dataChange = false`): it dirties nothing, and a reader sees the table
+//! before or after it. Replaced files stay on the disk for readers that are still at an older version.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use arrow::datatypes::Schema;
+use datafusion::execution::session_state::SessionState;
+use futures::TryStreamExt;
+use serde_json::Value;
+
+use super::Run;
+use crate::engine;
+use crate::error::{During, Error, Result};
+use crate::lake::log::Add;
+use crate::lake::scan::LakeScan;
+use crate::lake::table::{Change, Commit, Table};
+
+/// A partition is compacted when it has so many small files.
+const FILES: usize = 16;
+
+/// A larger file stays as it is. Encoded bytes.
+const SMALL_BYTES: i64 = 16 * 1024 * 1024;
+
+/// At most so many encoded bytes are rewritten at once, so that a micro-batch does not wait long.
+const BYTES_AT_ONCE: i64 = 64 * 1024 * 1024;
+
+/// Files that may be put together: one partition, one fingerprint of the model.
+type Kind = (Vec<Option<String>>, Option<BTreeMap<String, Option<String>>>);
+
+/// Compacts what needs it, a bounded part of it at a time; returns how many files were replaced.
+///
+/// # Errors
+/// The stores'.
+pub async fn compact(run: &mut Run) -> Result<usize> {
+    let mut num_replaced = 0;
+    let mut num_commits = 0;
+    let mut bytes_left = BYTES_AT_ONCE;
+    let state = run.state.clone();
+    for table in run.tables_mut() {
+        let groups = small_files(table, &mut bytes_left);
+        if groups.is_empty() {
+            continue;
+        }
+        let commit =
+            rewrite(table, &state, &groups).await.during(|| format!("compacting `{}`", table.name()))?;
+        table.commit(&commit).await?;
+        num_commits += 1;
+        num_replaced += groups.iter().map(Vec::len).sum::<usize>();
+    }
+    run.num_commits += num_commits;
+    Ok(num_replaced)
+}
+
+/// Groups of small files that become one file each.
+fn small_files(table: &Table, bytes_left: &mut i64) -> Vec<Vec<Arc<Add>>> {
+    let Some(snapshot) = table.snapshot() else {
+        return Vec::new();
+    };
+    let columns = &snapshot.metadata.partition_columns;
+    let mut kinds: BTreeMap<Kind, Vec<Arc<Add>>> = BTreeMap::new();
+    for file in snapshot.files.values().filter(|file| file.size < SMALL_BYTES) {
+        let key = crate::lake::table::partition_key(columns, &file.partition_values, columns.len());
+        kinds.entry((key, file.tags.clone())).or_default().push(Arc::clone(file));
+    }
+    let mut groups = Vec::new();
+    for files in kinds.into_values().filter(|files| files.len() >= FILES) {
+        let bytes: i64 = files.iter().map(|file| file.size).sum();
+        // the first one always, or a large one would wait for ever
+        if bytes > *bytes_left && *bytes_left < BYTES_AT_ONCE {
+            continue;
+        }
+        *bytes_left -= bytes;
+        groups.push(files);
+    }
+    groups
+}
+
+async fn rewrite(table: &Table, state: &SessionState, groups: &[Vec<Arc<Add>>]) -> Result<Commit> {
+    let schema = table.schema()?.unwrap_or_else(|| Arc::new(Schema::empty()));
+    let (partition, description) = match table.snapshot() {
+        Some(snapshot) => {
+            let metadata = &snapshot.metadata;
+            (metadata.partition_columns.clone(), metadata.description.clone().unwrap_or_default())
+        }
+        None => (Vec::new(), String::new()),
+    };
+    let mut adds = Vec::new();
+    let mut replaced = BTreeSet::new();
+    for files in groups {
+        let paths: BTreeSet<String> = files.iter().map(|file| file.path.clone()).collect();
+        let tags = files.first().and_then(|file| file.tags.clone()).unwrap_or_default();
+        let mut writer = table.writer(Arc::clone(&schema), &partition).with_tags(tags);
+        let scan = LakeScan::of_files(table, Arc::clone(&schema), &partition, &paths)?;
+        let context = engine::context(state);
+        let mut rows = context.read_table(Arc::new(scan))?.execute_stream().await?;
+        let mut num_rows = 0;
+        while let Some(batch) = rows.try_next().await? {
+            num_rows += batch.num_rows() as u64;
+            writer.write(&batch).await?;
+        }
+        let expected: u64 = files.iter().map(|file| file.num_records()).sum();
+        if num_rows != expected {
+            return Err(Error::data(format!(
+                "the files of `{}` hold {num_rows} rows, the log says {expected}; nothing was rewritten",
+                table.name()
+            )));
+        }
+        adds.extend(writer.close().await?);
+        replaced.extend(paths);
+    }
+    Ok(Commit {
+        change: Change::Rewrite(replaced),
+        schema,
+        partition,
+        adds,
+        positions: BTreeMap::new(),
+        once: None,
+        info: Value::Null,
+        description,
+    })
+}
