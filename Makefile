@@ -12,7 +12,7 @@ MEDALLION = $(TARGET)/release/medallion
 CARGO_DENY_VERSION := 0.20.2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run test soak demo check fmt bench data-dictionary clean-lake
+.PHONY: help setup build run test soak demo check fmt bench bench-stream data-dictionary clean-lake
 
 help: ## list the recipes
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ fmt: ## format the code
 
 bench: setup ## measure against the by-hand peer and print the ratios
 	scripts/bench.sh
+
+bench-stream: setup ## measure the stream: throughput, latency from landing to gold, restart, memory
+	scripts/bench_stream.sh
 
 data-dictionary: build ## write docs/data_dictionary.md from the SQL and TOML
 	@# through a temporary file: a failing command must not leave an empty dictionary behind
