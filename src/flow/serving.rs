@@ -140,15 +140,19 @@ async fn publish_mart(
                 History::of(run, mart)?
             }
         };
+        let is_new = state.is_none() && scope.created.contains(&mart.name);
+        let mut at = State::next_time(state.as_ref(), &gold);
+        if scope.is_full || (state.is_none() && !is_new) {
+            // nobody says with which times the rows that are there were written: later than now is none
+            at = at.max(chrono::Utc::now().timestamp_micros());
+        }
         let claim = Claim {
-            at: State::next_time(state.as_ref(), &gold),
+            at,
             gold: gold.clone(),
             owner: run.lake.unique_name(),
             fingerprint: mart.fingerprint(),
             is_whole,
         };
-        let at = claim.at;
-        let is_new = state.is_none() && scope.created.contains(&mart.name);
         let claimed = State::with_claim(state.as_ref(), claim);
         if !store.advance(mart, state.as_ref().map(|state| state.at), &claimed).await? {
             continue;

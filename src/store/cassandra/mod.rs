@@ -34,7 +34,7 @@ use crate::project::manifest::ServingManifest;
 use crate::project::mart::Mart;
 
 /// What one batch may hold: up to here a partition is replaced at once. Cassandra refuses 16 MiB.
-const ATOMIC_BYTES: usize = 1024 * 1024;
+const ATOMIC_BYTES: usize = 256 * 1024;
 
 /// What one of several batches for a larger partition holds.
 const CHUNK_BYTES: usize = 128 * 1024;
