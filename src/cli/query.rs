@@ -12,6 +12,7 @@ use super::output::{Format, print_rows, print_text};
 use crate::decode::Type;
 use crate::engine;
 use crate::error::{During, Error, Result};
+use crate::flow::travel::AsOf;
 use crate::flow::{Run, checks};
 use crate::project::Question;
 use crate::telemetry::Progress;
@@ -20,13 +21,17 @@ use crate::telemetry::Progress;
 #[command(after_help = "Without a question, lists the questions and their parameters.\n\n\
     Examples:\n  \
     medallion query\n  \
-    medallion query daily_cost --param org_id=org_1 --param from_date=2025-08-01")]
+    medallion query daily_cost --param org_id=org_1 --param from_date=2025-08-01\n  \
+    medallion query daily_cost --param org_id=org_1 --as-of 2025-08-30")]
 pub struct QueryArgs {
     /// The question's name
     question: Option<String>,
     /// A parameter, `name=value`; those left out have defaults
     #[arg(long = "param", value_name = "NAME=VALUE", value_parser = parse_parameter)]
     parameters: Vec<(String, String)>,
+    /// As gold was: a time in UTC, a date (its end), or a version of the question's table
+    #[arg(long, value_name = "WHEN")]
+    as_of: Option<AsOf>,
 }
 
 fn parse_parameter(text: &str) -> std::result::Result<(String, String), String> {
@@ -47,7 +52,11 @@ pub async fn run(places: &Places, args: &QueryArgs) -> Result<u8> {
         }
         return Ok(0);
     };
-    let run = places.open(Progress::new(false)).await?;
+    let mut run = places.open(Progress::new(false)).await?;
+    if let Some(as_of) = args.as_of {
+        let query = run.project.question(name)?.gold_sql.clone();
+        run.travel(as_of, &query).await?;
+    }
     let question = run.project.question(name)?;
     let given: BTreeMap<String, String> = args.parameters.iter().cloned().collect();
     if let Some(unknown) =

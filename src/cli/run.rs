@@ -48,7 +48,7 @@ pub async fn run(places: &Places, args: &RunArgs) -> Result<u8> {
     Ok(if verdict.is_empty() { 0 } else { ErrorKind::Data.exit_code() })
 }
 
-fn render(report: &Report) -> String {
+pub fn render(report: &Report) -> String {
     if report.is_idle() {
         let mut text = "nothing new in landing, nothing to recompute: no table was changed\n".to_owned();
         for (name, count) in &report.warnings {
@@ -64,7 +64,13 @@ fn render(report: &Report) -> String {
     let rows: Vec<Vec<String>> = report
         .steps
         .iter()
-        .map(|step| vec![step.table.clone(), step.rows.to_string(), step.scope.clone()])
+        .map(|step| {
+            let scope = match step.unchanged {
+                0 => step.scope.clone(),
+                unchanged => format!("{}, {unchanged} partitions as they were", step.scope),
+            };
+            vec![step.table.clone(), step.rows.to_string(), scope]
+        })
         .collect();
     text.push_str(&text_table(&names, &rows));
     text.push('\n');

@@ -5,7 +5,9 @@
 
 pub mod cql;
 pub mod diagnostics;
+pub mod fingerprint;
 mod graph;
+pub mod lineage;
 pub mod manifest;
 pub mod model;
 mod read;
@@ -59,6 +61,8 @@ pub struct Watch {
 pub struct Reference {
     pub name: String,
     pub rows: RecordBatch,
+    /// Changes when its values change.
+    pub fingerprint: String,
 }
 
 /// A query that must return no row: `sql/checks/<name>.sql`.
