@@ -5,6 +5,7 @@ mod check;
 mod completions;
 mod docs;
 mod doctor;
+mod explain;
 mod generate;
 mod lineage;
 mod maintain;
@@ -103,6 +104,8 @@ pub enum Command {
     Quarantine(quarantine::QuarantineArgs),
     /// Show where a table or column comes from, or ends up
     Lineage(lineage::LineageArgs),
+    /// Show the landed lines behind one row
+    ExplainRow(explain::ExplainArgs),
     /// Show what changed between two versions of a table
     Diff(travel::DiffArgs),
     /// Take a table, or a zone, back to a version, and compute what depends on it
@@ -147,6 +150,7 @@ pub async fn run(cli: Cli) -> Result<u8> {
         Command::Balance => balance::run(&places).await,
         Command::Quarantine(args) => quarantine::run(&places, &args).await,
         Command::Lineage(args) => lineage::run(&places, &args).await,
+        Command::ExplainRow(args) => explain::run(&places, &args).await,
         Command::Diff(args) => travel::diff(&places, &args).await,
         Command::Restore(args) => travel::restore(&places, &args).await,
         Command::Optimize(args) => maintain::optimize(&places, &args).await,

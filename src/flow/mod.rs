@@ -10,6 +10,7 @@ pub mod compact;
 pub mod decide;
 pub mod dirty;
 pub mod doctor;
+pub mod explain;
 pub mod ids;
 pub mod interventions;
 pub mod landing;

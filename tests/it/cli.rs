@@ -228,7 +228,7 @@ fn a_landing_folder_that_is_not_there_is_told() {
 
 #[test]
 fn every_command_has_help_with_what_it_does() {
-    let commands: [&[&str]; 25] = [
+    let commands: [&[&str]; 26] = [
         &[],
         &["check"],
         &["run"],
@@ -240,6 +240,7 @@ fn every_command_has_help_with_what_it_does() {
         &["optimize"],
         &["vacuum"],
         &["gc"],
+        &["explain-row"],
         &["lineage"],
         &["doctor"],
         &["quarantine", "export"],
