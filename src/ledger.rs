@@ -16,6 +16,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use crate::error::{During, Result};
 use crate::lake::Lake;
+use crate::lake::log::{self, Action};
 use crate::lake::schema::from_delta;
 use crate::lake::table::{Change, Commit, Outcome, Table};
 use crate::lake::write::decode;
@@ -33,13 +34,14 @@ fn schema(fields: Vec<(&str, DataType)>) -> SchemaRef {
 }
 
 /// Every ledger table and its columns.
-pub fn schemas() -> [(&'static str, SchemaRef); 5] {
+pub fn schemas() -> [(&'static str, SchemaRef); 6] {
     [
         ("files", files_schema()),
         ("landed", landed_schema()),
         ("decisions", decisions_schema()),
         ("balances", balances_schema()),
         ("runs", runs_schema()),
+        ("interventions", interventions_schema()),
     ]
 }
 
@@ -81,6 +83,29 @@ pub fn decisions_schema() -> SchemaRef {
         ("quarantined", DataType::Int64),
         ("money", DataType::Utf8View),
         ("warnings", DataType::Utf8View),
+        ("date", DataType::Date32),
+        ("fingerprint", DataType::Utf8View),
+    ])
+}
+
+/// What operators decided over refused records, written ahead: a record that was let in again, as it landed or edited, or
+/// discarded. `raw` is what landed, `edited` what stands for it since.
+pub fn interventions_schema() -> SchemaRef {
+    schema(vec![
+        ("intervention_id", DataType::Int64),
+        ("action", DataType::Utf8View),
+        ("source", DataType::Utf8View),
+        ("stage", DataType::Utf8View),
+        ("error_type", DataType::Utf8View),
+        ("reason", DataType::Utf8View),
+        ("source_file", DataType::Utf8View),
+        ("source_line", DataType::Int64),
+        ("batch_id", DataType::Int64),
+        ("raw", DataType::BinaryView),
+        ("edited", DataType::BinaryView),
+        ("note", DataType::Utf8View),
+        ("operator", DataType::Utf8View),
+        ("at", timestamp_type()),
         ("date", DataType::Date32),
     ])
 }
@@ -160,6 +185,40 @@ pub async fn read(table: &Table) -> Result<Vec<RecordBatch>> {
         read.await.during(|| format!("reading `{path}` of `{}`", table.name()))?;
     }
     Ok(batches)
+}
+
+/// Reads what the newest commit with rows has appended; the whole table where a compaction has taken those files in.
+/// So the last run's rows cost one file, however many runs there were.
+///
+/// # Errors
+/// As [`read`].
+pub async fn read_newest(table: &Table) -> Result<Vec<RecordBatch>> {
+    const COMMITS_TO_LOOK_AT: i64 = 20;
+    let Some(snapshot) = table.snapshot() else {
+        return Ok(Vec::new());
+    };
+    let store = table.lake().store();
+    for version in (0..=snapshot.version).rev().take(COMMITS_TO_LOOK_AT as usize) {
+        let Ok(actions) = log::read_entry(store.as_ref(), table.root(), version).await else {
+            break;
+        };
+        let added: Vec<String> = actions
+            .into_iter()
+            .filter_map(|action| match action {
+                Action::Add(add) if add.data_change => Some(add.path),
+                _ => None,
+            })
+            .collect();
+        if added.is_empty() {
+            continue;
+        }
+        let files: Vec<_> = added.iter().filter_map(|path| snapshot.files.get(path).cloned()).collect();
+        if files.len() == added.len() {
+            return read(&table.with_files(&snapshot.metadata, files)).await;
+        }
+        break;
+    }
+    read(table).await
 }
 
 /// Brings a batch to the schema; columns that an older file lacks are null.
@@ -302,27 +361,36 @@ pub struct Ledger {
     pub decisions: Table,
     pub balances: Table,
     pub runs: Table,
+    pub interventions: Table,
 }
 
 impl Ledger {
     /// # Errors
     /// The store's.
     pub async fn open(lake: &Lake) -> Result<Self> {
-        let (files, landed, decisions, balances, runs) = tokio::try_join!(
+        let (files, landed, decisions, balances, runs, interventions) = tokio::try_join!(
             lake.table(ZONE, "files"),
             lake.table(ZONE, "landed"),
             lake.table(ZONE, "decisions"),
             lake.table(ZONE, "balances"),
             lake.table(ZONE, "runs"),
+            lake.table(ZONE, "interventions"),
         )?;
-        Ok(Self { files, landed, decisions, balances, runs })
+        Ok(Self { files, landed, decisions, balances, runs, interventions })
     }
 
-    pub fn tables_mut(&mut self) -> [&mut Table; 5] {
-        [&mut self.files, &mut self.landed, &mut self.decisions, &mut self.balances, &mut self.runs]
+    pub fn tables_mut(&mut self) -> [&mut Table; 6] {
+        [
+            &mut self.files,
+            &mut self.landed,
+            &mut self.decisions,
+            &mut self.balances,
+            &mut self.runs,
+            &mut self.interventions,
+        ]
     }
 
-    pub fn tables(&self) -> [&Table; 5] {
-        [&self.files, &self.landed, &self.decisions, &self.balances, &self.runs]
+    pub fn tables(&self) -> [&Table; 6] {
+        [&self.files, &self.landed, &self.decisions, &self.balances, &self.runs, &self.interventions]
     }
 }

@@ -4,17 +4,25 @@ mod balance;
 mod check;
 mod completions;
 mod docs;
+mod doctor;
+mod explain;
 mod generate;
+mod lineage;
+mod maintain;
 mod metrics;
 pub mod output;
 mod publish;
 mod quarantine;
 mod query;
 mod reconcile;
+mod redrive;
+mod rerun;
 mod run;
+mod runs;
 mod sql;
 mod status;
 mod stream;
+mod travel;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -98,16 +106,36 @@ pub enum Command {
     Reconcile(reconcile::ReconcileArgs),
     /// Follow landing and move micro-batches to gold until SIGINT or SIGTERM
     Stream(stream::StreamArgs),
+    /// Compute partitions again, and everything that depends on them
+    Rerun(rerun::RerunArgs),
     /// Answer a question of the project
     Query(query::QueryArgs),
     /// Run a read-only SQL query over the zones
     Sql(sql::SqlArgs),
-    /// Show every table: version, rows, size, what waits
-    Status,
+    /// Show every table: version, rows, size, what waits, what is stale, how fresh it is
+    Status(status::StatusArgs),
+    /// Show what runs did
+    Runs(runs::RunsArgs),
     /// Show the balance of the last run and of the whole lake
     Balance,
-    /// Look at refused records
+    /// Look at refused records, let them in again, or discard them
     Quarantine(quarantine::QuarantineArgs),
+    /// Show where a table or column comes from, or ends up
+    Lineage(lineage::LineageArgs),
+    /// Show the landed lines behind one row
+    ExplainRow(explain::ExplainArgs),
+    /// Show what changed between two versions of a table
+    Diff(travel::DiffArgs),
+    /// Take a table, or a zone, back to a version, and compute what depends on it
+    Restore(travel::RestoreArgs),
+    /// Put small files together, sorted by the table's key
+    Optimize(maintain::OptimizeArgs),
+    /// Delete files that no retained version needs
+    Vacuum(maintain::VacuumArgs),
+    /// Look whether the lake is sound, and say what to do
+    Doctor(doctor::DoctorArgs),
+    /// Forget old runs in the ledger
+    Gc(maintain::GcArgs),
     /// Make landing data of the project's domain, with faults mixed in
     Generate(generate::GenerateArgs),
     /// Print the data dictionary as Markdown
@@ -134,11 +162,21 @@ pub async fn run(cli: Cli) -> Result<u8> {
         Command::Publish(args) => publish::run(&places, &args).await,
         Command::Reconcile(args) => reconcile::run(&places, &args).await,
         Command::Stream(args) => stream::run(&places, &args).await,
+        Command::Rerun(args) => rerun::run(&places, &args).await,
         Command::Query(args) => query::run(&places, &args).await,
         Command::Sql(args) => sql::run(&places, &args).await,
-        Command::Status => status::run(&places).await,
+        Command::Status(args) => status::run(&places, &args).await,
+        Command::Runs(args) => runs::run(&places, &args).await,
         Command::Balance => balance::run(&places).await,
         Command::Quarantine(args) => quarantine::run(&places, &args).await,
+        Command::Lineage(args) => lineage::run(&places, &args).await,
+        Command::ExplainRow(args) => explain::run(&places, &args).await,
+        Command::Diff(args) => travel::diff(&places, &args).await,
+        Command::Restore(args) => travel::restore(&places, &args).await,
+        Command::Optimize(args) => maintain::optimize(&places, &args).await,
+        Command::Vacuum(args) => maintain::vacuum(&places, &args).await,
+        Command::Doctor(args) => doctor::run(&places, &args).await,
+        Command::Gc(args) => maintain::gc(&places, &args).await,
         Command::Generate(args) => generate::run(&places, &args).await,
         Command::Docs => docs::run(&places).await,
         Command::Completions(args) => completions::run(&args),

@@ -1,12 +1,14 @@
 //! `medallion quarantine list|show`
 
+use std::collections::BTreeSet;
+
 use arrow::array::AsArray;
 use arrow::datatypes::{Date32Type, Int64Type};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use super::Places;
 use super::output::{Format, plain, print_cells, print_text};
+use super::{Places, redrive};
 use crate::engine;
 use crate::error::{Error, Result};
 use crate::flow::{Run, checks, decide::quoted, quarantine};
@@ -28,10 +30,29 @@ enum QuarantineCommand {
         medallion quarantine show --source usage_events --error-type malformed --limit 5\n  \
         medallion --format json quarantine show --source users    (with `raw_hex`, the exact bytes)")]
     Show(ShowArgs),
+    /// Write refused records to a file
+    #[command(after_help = "Examples:\n  \
+        medallion quarantine export --source users --as csv --out refused_users.csv\n  \
+        medallion quarantine export --date 2025-08-14 > refused.jsonl")]
+    Export(redrive::ExportArgs),
+    /// Let refused records in again, as far as today's contract and rules accept them
+    #[command(
+        after_help = "What bronze had refused is typed again from its raw bytes, what silver had refused is decided\n\
+        again. A record keeps the file and line of its landing. Records that are still refused stay where they are.\n\n\
+        Examples:\n  \
+        medallion quarantine redrive --source users --error-type missing_required --dry-run\n  \
+        medallion quarantine redrive --source users --error-type missing_required\n  \
+        medallion quarantine redrive --file users_2025-08-01.csv --line 17 --patch edited.csv --reason 'ticket 4711'"
+    )]
+    Redrive(redrive::RedriveArgs),
+    /// Discard refused records for ever: they stay in quarantine as `discarded`, and the balance goes on counting them
+    #[command(after_help = "Example:\n  \
+        medallion quarantine discard --source users --error-type malformed --reason 'test data of the vendor'")]
+    Discard(redrive::DiscardArgs),
 }
 
 #[derive(Debug, Args)]
-struct Filter {
+pub(super) struct Filter {
     /// Only this source
     #[arg(long)]
     source: Option<String>,
@@ -41,6 +62,39 @@ struct Filter {
     /// Only this date, YYYY-MM-DD
     #[arg(long)]
     date: Option<chrono::NaiveDate>,
+    /// Only records of this landing file
+    #[arg(long, value_name = "PATH")]
+    file: Option<String>,
+    /// Only the record that begins on this line
+    #[arg(long, value_name = "N", requires = "file")]
+    line: Option<i64>,
+    /// Only records of this batch
+    #[arg(long, value_name = "ID")]
+    batch: Option<i64>,
+}
+
+impl Filter {
+    /// Whether it lets everything through.
+    pub(super) fn is_empty(&self) -> bool {
+        self.source.is_none()
+            && self.error_type.is_none()
+            && self.date.is_none()
+            && self.file.is_none()
+            && self.batch.is_none()
+    }
+
+    /// The only dates that can hold what it lets through.
+    pub(super) fn dates(&self) -> Option<BTreeSet<i32>> {
+        self.date.map(|date| BTreeSet::from([date.to_epoch_days()]))
+    }
+
+    pub(super) fn matches(&self, record: &quarantine::Refused) -> bool {
+        self.error_type.as_ref().is_none_or(|wanted| *wanted == record.error_type)
+            && self.date.is_none_or(|wanted| wanted.to_epoch_days() == record.date)
+            && self.file.as_ref().is_none_or(|wanted| *wanted == record.source_file)
+            && self.line.is_none_or(|wanted| wanted == record.source_line)
+            && self.batch.is_none_or(|wanted| wanted == record.batch_id)
+    }
 }
 
 #[derive(Debug, Args)]
@@ -76,14 +130,20 @@ struct Record {
 }
 
 pub async fn run(places: &Places, args: &QuarantineArgs) -> Result<u8> {
-    let run = places.open(Progress::new(false)).await?;
     match &args.command {
-        QuarantineCommand::List(filter) => list(&run, filter, places.format).await,
-        QuarantineCommand::Show(args) => show(&run, args, places.format).await,
+        QuarantineCommand::List(filter) => {
+            list(&places.open(Progress::new(false)).await?, filter, places.format).await
+        }
+        QuarantineCommand::Show(args) => {
+            show(&places.open(Progress::new(false)).await?, args, places.format).await
+        }
+        QuarantineCommand::Export(args) => redrive::export(places, args).await,
+        QuarantineCommand::Redrive(args) => redrive::redrive(places, args).await,
+        QuarantineCommand::Discard(args) => redrive::discard(places, args).await,
     }
 }
 
-fn sources(run: &Run, filter: &Filter) -> Result<Vec<String>> {
+pub(super) fn sources(run: &Run, filter: &Filter) -> Result<Vec<String>> {
     let known: Vec<String> = run.project.sources.iter().map(|source| source.name.clone()).collect();
     match &filter.source {
         None => Ok(known),
@@ -109,6 +169,16 @@ async fn read(
     if let Some(date) = filter.date {
         conditions.push("date = $date".to_owned());
         values.insert("date".to_owned(), ScalarValue::Date32(Some(date.to_epoch_days())));
+    }
+    if let Some(file) = &filter.file {
+        conditions.push("source_file = $file".to_owned());
+        values.insert("file".to_owned(), ScalarValue::from(file.as_str()));
+    }
+    for (column, wanted) in [("source_line", filter.line), ("batch_id", filter.batch)] {
+        if let Some(wanted) = wanted {
+            conditions.push(format!("{column} = ${column}"));
+            values.insert(column.to_owned(), ScalarValue::from(wanted));
+        }
     }
     let table = format!("quarantine.{}", quoted(source));
     let query = select.replace("{table}", &table).replace("{where}", &conditions.join(" and "));

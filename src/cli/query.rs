@@ -13,6 +13,7 @@ use super::output::{Format, print_rows, print_text};
 use crate::decode::Type;
 use crate::engine;
 use crate::error::{During, Error, Result};
+use crate::flow::travel::AsOf;
 use crate::flow::{Run, checks};
 use crate::project::Question;
 use crate::telemetry::Progress;
@@ -22,7 +23,8 @@ use crate::telemetry::Progress;
     Examples:\n  \
     medallion query\n  \
     medallion query daily_cost --param org_id=org_1 --param from_date=2025-08-01\n  \
-    medallion --cassandra db1:9042 query daily_cost --store cassandra")]
+    medallion --cassandra db1:9042 query daily_cost --store cassandra\n  \
+    medallion query daily_cost --param org_id=org_1 --as-of 2025-08-30")]
 pub struct QueryArgs {
     /// The question's name
     question: Option<String>,
@@ -32,6 +34,9 @@ pub struct QueryArgs {
     /// Who answers: gold, or Cassandra where the marts are published
     #[arg(long, value_enum, default_value = "gold")]
     store: Store,
+    /// As gold was: a time in UTC, a date (its end), or a version of the question's table
+    #[arg(long, value_name = "WHEN")]
+    as_of: Option<AsOf>,
 }
 
 /// Where a question is answered.
@@ -59,7 +64,14 @@ pub async fn run(places: &Places, args: &QueryArgs) -> Result<u8> {
         }
         return Ok(0);
     };
-    let run = places.open(Progress::new(false)).await?;
+    let mut run = places.open(Progress::new(false)).await?;
+    if let Some(as_of) = args.as_of {
+        if args.store == Store::Cassandra {
+            return Err(Error::usage("cassandra holds no past; leave out `--store cassandra` or `--as-of`"));
+        }
+        let query = run.project.question(name)?.gold_sql.clone();
+        run.travel(as_of, &query).await?;
+    }
     let question = run.project.question(name)?;
     let given: BTreeMap<String, String> = args.parameters.iter().cloned().collect();
     if let Some(unknown) =

@@ -72,7 +72,7 @@ async fn serve(places: &Places, run: &Run) -> Result<Vec<Publication>> {
     publish::publish(run, &store, &project.marts, &Scope { is_full: false, created }).await
 }
 
-fn render(report: &Report) -> String {
+pub fn render(report: &Report) -> String {
     let mut text = render_lake(report);
     if !report.published.is_empty() {
         text.push_str(&format!("\n{}", publish::render(&report.published)));
@@ -96,7 +96,13 @@ fn render_lake(report: &Report) -> String {
     let rows: Vec<Vec<String>> = report
         .steps
         .iter()
-        .map(|step| vec![step.table.clone(), step.rows.to_string(), step.scope.clone()])
+        .map(|step| {
+            let scope = match step.unchanged {
+                0 => step.scope.clone(),
+                unchanged => format!("{}, {unchanged} partitions as they were", step.scope),
+            };
+            vec![step.table.clone(), step.rows.to_string(), scope]
+        })
         .collect();
     text.push_str(&text_table(&names, &rows));
     text.push('\n');

@@ -1,41 +1,99 @@
 //! `medallion status`
 
+use clap::Args;
 use serde::Serialize;
 
 use super::Places;
 use super::output::{Format, print_cells, print_text};
-use crate::error::Result;
-use crate::flow::bronze::MAX_EVENT_TIME;
+use crate::error::{ErrorKind, Result};
+use crate::flow::bronze::{LATE, MAX_EVENT_TIME};
 use crate::flow::model::describe;
-use crate::flow::{Run, dirty};
+use crate::flow::runs::{self, RunRecord};
+use crate::flow::{Run, dirty, stale_decisions};
 use crate::lake::table::Table;
+use crate::project::model::Model;
+use crate::project::sql::TableName;
 use crate::telemetry::Progress;
 use crate::trigger::meter::duration_text;
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Args)]
+#[command(after_help = "Answered from the tables' logs: no data is read.\n\n\
+    With `--monitor` the exit code is 4 where a person has to look: the last run failed or was stopped by an error, a\n\
+    declared `freshness` is missed, or a decision over quarantined records waits to be applied. What waits for the next\n\
+    run and what is stale is shown, and is no alarm.\n\n\
+    Examples:\n  \
+    medallion status\n  \
+    medallion --quiet --format json status --monitor")]
+pub struct StatusArgs {
+    /// End with exit code 4 where something is for a person to look at
+    #[arg(long)]
+    monitor: bool,
+}
+
+#[derive(Debug, Default, Serialize)]
 struct TableStatus {
     table: String,
     version: i64,
     rows: u64,
     partitions: usize,
     files: usize,
+    /// Of the files of the newest version.
     bytes: i64,
     committed: Option<String>,
+    /// The run that changed it last, where its log entry says so.
+    run: Option<i64>,
     /// What the next run will recompute.
     waits: String,
+    /// Partitions that an older form of the model computed; of bronze, dates that older rules decided.
+    stale_partitions: usize,
     /// Files that an older form of the model wrote.
     stale_files: usize,
+    /// Refused records of the source that the last run refused, and all of them.
+    quarantined_last_run: Option<u64>,
+    quarantined: Option<u64>,
+    /// Records that came behind the watermark.
+    late: Option<i64>,
     watermark: Option<String>,
     /// How long ago the newest event was.
     lag_seconds: Option<i64>,
+    /// Seconds since there was something new (a source), or that a change has waited (a model).
+    age_seconds: Option<i64>,
+    /// What the project says it may be at most.
+    freshness_seconds: Option<i64>,
+    is_fresh: Option<bool>,
 }
 
-pub async fn run(places: &Places) -> Result<u8> {
+pub async fn run(places: &Places, args: &StatusArgs) -> Result<u8> {
     let run = places.open(Progress::new(false)).await?;
-    let tables = collect(&run).await?;
-    if places.format == Format::Json {
-        print_text(&format!("{}\n", serde_json::to_string_pretty(&tables)?))?;
+    let last = runs::last(&run.ledger).await?;
+    let tables = collect(&run, last.as_ref()).await?;
+    let problems = problems(&run, last.as_ref(), &tables);
+    match places.format {
+        Format::Json => print_text(&format!("{}\n", serde_json::to_string_pretty(&tables)?))?,
+        format => print(&tables, last.as_ref(), format)?,
+    }
+    if !args.monitor {
         return Ok(0);
+    }
+    for problem in &problems {
+        tracing::error!("{problem}");
+    }
+    Ok(if problems.is_empty() { 0 } else { ErrorKind::Data.exit_code() })
+}
+
+fn print(tables: &[TableStatus], last: Option<&RunRecord>, format: Format) -> Result<()> {
+    if format == Format::Table {
+        print_text(&match last {
+            None => "no run has changed anything yet\n\n".to_owned(),
+            Some(last) => format!(
+                "run {} ({}): {}, {} to {}\n\n",
+                last.run_id,
+                last.command,
+                last.status,
+                time_text(last.started),
+                time_text(last.finished)
+            ),
+        })?;
     }
     let names = [
         "table",
@@ -45,87 +103,172 @@ pub async fn run(places: &Places) -> Result<u8> {
         "files",
         "bytes",
         "committed",
+        "run",
         "waits",
         "stale",
+        "quarantined",
+        "late",
         "watermark",
         "lag",
+        "age",
+        "fresh",
     ]
     .map(str::to_owned);
+    let number = |value: Option<i64>| value.map(|value| value.to_string()).unwrap_or_default();
     let rows: Vec<Vec<String>> = tables
-        .into_iter()
+        .iter()
         .map(|status| {
             vec![
-                status.table,
+                status.table.clone(),
                 status.version.to_string(),
                 status.rows.to_string(),
                 status.partitions.to_string(),
                 status.files.to_string(),
                 status.bytes.to_string(),
-                status.committed.unwrap_or_default(),
-                status.waits,
-                status.stale_files.to_string(),
-                status.watermark.unwrap_or_default(),
+                status.committed.clone().unwrap_or_default(),
+                number(status.run),
+                status.waits.clone(),
+                status.stale_partitions.to_string(),
+                status.quarantined.map(|records| records.to_string()).unwrap_or_default(),
+                number(status.late),
+                status.watermark.clone().unwrap_or_default(),
                 status.lag_seconds.map(duration_text).unwrap_or_default(),
+                number(status.age_seconds),
+                status
+                    .is_fresh
+                    .map(|is_fresh| if is_fresh { "yes" } else { "NO" })
+                    .unwrap_or_default()
+                    .to_owned(),
             ]
         })
         .collect();
-    print_cells(&names, &rows, places.format)?;
-    Ok(0)
+    print_cells(&names, &rows, format)?;
+    if format == Format::Table {
+        let bytes: i64 = tables.iter().map(|table| table.bytes).sum();
+        print_text(&format!("\n{bytes} bytes in the files of the newest versions\n"))?;
+    }
+    Ok(())
 }
 
-async fn collect(run: &Run) -> Result<Vec<TableStatus>> {
+/// What a monitor should ring for.
+fn problems(run: &Run, last: Option<&RunRecord>, tables: &[TableStatus]) -> Vec<String> {
     let mut found = Vec::new();
+    if let Some(last) = last.filter(|last| last.status != "done") {
+        let why = last.report["error"].as_str().map(|error| format!(": {error}")).unwrap_or_default();
+        found.push(format!(
+            "run {} ({}) ended as `{}`{why}; see `medallion runs show {}`",
+            last.run_id, last.command, last.status, last.run_id
+        ));
+    }
+    for table in tables.iter().filter(|table| table.is_fresh == Some(false)) {
+        found.push(format!(
+            "`{}` is {} s old, it may be {} s",
+            table.table,
+            table.age_seconds.unwrap_or(0),
+            table.freshness_seconds.unwrap_or(0)
+        ));
+    }
+    if let Some((name, newest)) = crate::flow::interventions::position(run) {
+        let decided = run.ledger.decisions.position(&name);
+        if decided != Some(newest) {
+            found.push(format!("intervention {newest} is not applied yet; `medallion run` applies it"));
+        }
+    }
+    found
+}
+
+async fn collect(run: &Run, last: Option<&RunRecord>) -> Result<Vec<TableStatus>> {
+    let mut found = Vec::new();
+    let stale = stale_decisions(run).await?;
+    let refused = |table: &str| {
+        let steps = last.map(|last| last.report["steps"].as_array().into_iter().flatten());
+        steps?.find(|step| step["table"] == table)?["quarantined"].as_u64()
+    };
     for source in &run.project.sources {
         let table = run.bronze_of(&source.name)?;
-        let mut status = look(table);
+        let mut status = look(table).await?;
         let newest = table.position(MAX_EVENT_TIME);
         status.watermark =
             source.watermark_delay.zip(newest).map(|(delay, newest)| time_text(newest - delay));
         let now = chrono::Utc::now().timestamp_micros();
         status.lag_seconds =
             source.watermark_delay.zip(newest).map(|(_, newest)| now.saturating_sub(newest) / 1_000_000);
-        found.push(status);
+        status.late = table.position(LATE);
+        status.stale_partitions = stale.get(&source.name).map_or(0, std::collections::BTreeSet::len);
         let quarantine = run.quarantine_of(&source.name)?;
+        status.quarantined = Some(quarantine.num_records());
+        status.quarantined_last_run = refused(table.name());
+        let since = table.snapshot().map(|snapshot| snapshot.timestamp * 1000);
+        judge(&mut status, run, source.freshness, since);
+        found.push(status);
         if quarantine.version() >= 0 {
-            found.push(look(quarantine));
+            found.push(look(quarantine).await?);
         }
     }
     for model in run.project.stored_models() {
         let table = run.table(&model.table)?;
-        let mut status = look(table);
-        status.waits = match dirty::work(run, model).await? {
-            dirty::Work::Nothing => String::new(),
-            work => describe(&work),
+        let mut status = look(table).await?;
+        let work = dirty::work(run, model).await?;
+        let stale = dirty::stale(run, model)?;
+        status.stale_partitions = stale.num_partitions();
+        status.stale_files = stale.num_files;
+        let waiting_since = match work {
+            dirty::Work::Nothing => Some(run.started_at),
+            _ => waiting_since(run, model, table).await?,
         };
-        if let Some(snapshot) = table.snapshot() {
-            let is_stale = |tag: Option<&str>| tag != Some(model.fingerprint.as_str());
-            status.stale_files =
-                snapshot.files.values().filter(|file| is_stale(file.tag("fingerprint"))).count();
+        if work != dirty::Work::Nothing {
+            status.waits = describe(&work);
         }
+        judge(&mut status, run, model.freshness, waiting_since);
         found.push(status);
     }
     Ok(found)
 }
 
-fn look(table: &Table) -> TableStatus {
-    let snapshot = table.snapshot();
-    let depth = snapshot.map_or(0, |snapshot| snapshot.metadata.partition_columns.len());
-    TableStatus {
+/// When the oldest change that the model has not computed yet was committed.
+async fn waiting_since(run: &Run, model: &Model, table: &Table) -> Result<Option<i64>> {
+    let mut oldest: Option<i64> = None;
+    for (name, version) in dirty::positions(run, model)? {
+        let consumed = table.position(&name).unwrap_or(-1);
+        let Some(input) = TableName::parse(&name).filter(|_| consumed < version) else {
+            continue;
+        };
+        if let Some(time) = run.table(&input)?.committed_at(consumed + 1).await {
+            oldest = Some(oldest.map_or(time, |oldest| oldest.min(time)));
+        }
+    }
+    Ok(oldest.map(|millis| millis * 1000))
+}
+
+fn judge(status: &mut TableStatus, run: &Run, objective: Option<i64>, since: Option<i64>) {
+    let age = since.map(|since| (run.started_at - since).max(0));
+    status.age_seconds = age.map(|age| age / 1_000_000);
+    status.freshness_seconds = objective.map(|objective| objective / 1_000_000);
+    // what has never come is not fresh
+    status.is_fresh = objective.map(|objective| age.is_some_and(|age| age <= objective));
+}
+
+async fn look(table: &Table) -> Result<TableStatus> {
+    let Some(snapshot) = table.snapshot() else {
+        return Ok(TableStatus { table: table.name().to_owned(), version: -1, ..TableStatus::default() });
+    };
+    let depth = snapshot.metadata.partition_columns.len();
+    let info = table.info_at(snapshot.version).await.unwrap_or_default();
+    Ok(TableStatus {
         table: table.name().to_owned(),
         version: table.version(),
         rows: table.num_records(),
         partitions: if depth == 0 { 0 } else { table.partitions(depth).len() },
-        files: snapshot.map_or(0, |snapshot| snapshot.files.len()),
-        bytes: snapshot.map_or(0, |snapshot| snapshot.files.values().map(|file| file.size).sum()),
-        committed: snapshot.map(|snapshot| time_text(snapshot.timestamp * 1000)),
-        waits: String::new(),
-        stale_files: 0,
-        watermark: None,
-        lag_seconds: None,
-    }
+        files: snapshot.files.len(),
+        bytes: snapshot.files.values().map(|file| file.size).sum(),
+        committed: Some(time_text(snapshot.timestamp * 1000)),
+        run: info["run"].as_i64(),
+        ..TableStatus::default()
+    })
 }
 
-fn time_text(micros: i64) -> String {
+/// `2025-08-31T12:00:00Z` for microseconds since the epoch.
+pub fn time_text(micros: i64) -> String {
     match chrono::DateTime::from_timestamp_micros(micros) {
         Some(time) => time.format("%Y-%m-%dT%H:%M:%SZ").to_string(),
         None => micros.to_string(),

@@ -20,6 +20,15 @@ pub enum ErrorType {
 }
 
 impl ErrorType {
+    pub const ALL: [ErrorType; 6] = [
+        ErrorType::Malformed,
+        ErrorType::MissingKey,
+        ErrorType::MissingRequired,
+        ErrorType::BadType,
+        ErrorType::OutOfRange,
+        ErrorType::FutureTimestamp,
+    ];
+
     /// The contract's word for it.
     pub fn as_str(self) -> &'static str {
         match self {

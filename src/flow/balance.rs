@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{Decimal128Type, Int64Type};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::decide::Tally;
 use super::{Run, checks, decide};
@@ -26,28 +26,33 @@ pub const RECORDS: &str = "records";
 const SCALE: usize = 6;
 
 /// One line of the balance. Amounts are in millionths, records too.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BalanceRow {
     /// `run`: what this run added; `lake`: everything.
     pub scope: String,
     pub source: String,
     pub measure: String,
-    #[serde(serialize_with = "as_text")]
+    #[serde(serialize_with = "as_text", deserialize_with = "from_text")]
     pub landed: i128,
-    #[serde(serialize_with = "as_text")]
+    #[serde(serialize_with = "as_text", deserialize_with = "from_text")]
     pub accepted: i128,
-    #[serde(serialize_with = "as_text")]
+    #[serde(serialize_with = "as_text", deserialize_with = "from_text")]
     pub duplicates: i128,
-    #[serde(serialize_with = "as_text")]
+    #[serde(serialize_with = "as_text", deserialize_with = "from_text")]
     pub superseded: i128,
-    #[serde(serialize_with = "as_text")]
+    #[serde(serialize_with = "as_text", deserialize_with = "from_text")]
     pub quarantined: i128,
-    #[serde(serialize_with = "as_text")]
+    #[serde(serialize_with = "as_text", deserialize_with = "from_text")]
     pub difference: i128,
 }
 
 fn as_text<S: serde::Serializer>(amount: &i128, serializer: S) -> std::result::Result<S::Ok, S::Error> {
     serializer.serialize_str(&decimal_text(*amount))
+}
+
+fn from_text<'de, D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<i128, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.replacen('.', "", 1).parse().map_err(serde::de::Error::custom)
 }
 
 /// `12.500000` for 12,500,000 millionths.
@@ -253,7 +258,7 @@ pub fn rows(run_id: i64, rows: &[BalanceRow]) -> Result<RecordBatch> {
 /// # Errors
 /// The store's.
 pub async fn stored(run: &Run) -> Result<Vec<BalanceRow>> {
-    let batches = ledger::read(&run.ledger.balances).await?;
+    let batches = ledger::read_newest(&run.ledger.balances).await?;
     let newest = batches
         .iter()
         .filter_map(|batch| arrow::compute::max(batch.column(0).as_primitive::<Int64Type>()))

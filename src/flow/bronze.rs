@@ -32,6 +32,9 @@ use crate::source::files::{self, End};
 /// The newest event time that bronze has seen, as a position in its log: the watermark is derived from it.
 pub const MAX_EVENT_TIME: &str = "max_event_time";
 
+/// How many late records bronze holds, as a position in its log.
+pub const LATE: &str = "late_records";
+
 /// A decoder hands its rows over when it has so many.
 const ROWS_PER_BATCH: usize = 64 * 1024;
 
@@ -49,7 +52,9 @@ pub struct FileReport {
     pub landed: u64,
     pub typed: u64,
     pub quarantined: u64,
-    /// Per money column of the source.
+    /// Records that left quarantine for bronze later, by an operator's decision.
+    pub released: u64,
+    /// Per money column of the source; of a release, the change.
     pub money: Vec<i128>,
     pub warnings: BTreeMap<String, u64>,
     pub late: Lateness,
@@ -94,13 +99,10 @@ pub async fn ingest(run: &Run, source: &Source, batch_id: i64, batch: &[FileReco
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     for _ in 0..threads.min(batch.len()) {
         let worker = Worker {
-            source: source.clone(),
             landing: run.landing.clone(),
             limits: run.project.limits.clone(),
             runtime: Handle::current(),
-            started: run.started_at,
-            batch_id,
-            watermark,
+            arrival: Arrival { source: source.clone(), started: run.started_at, batch_id, watermark },
         };
         let (files, sender, decoders) = (Arc::clone(&files), sender.clone(), Arc::clone(&run.decoders));
         tokio::spawn(async move {
@@ -138,12 +140,14 @@ pub async fn ingest(run: &Run, source: &Source, batch_id: i64, batch: &[FileReco
     let mut refused = Vec::new();
     let mut reports = Vec::new();
     let mut max_event_time = table.position(MAX_EVENT_TIME);
+    let mut num_late = table.position(LATE).unwrap_or(0);
     while let Some(piece) = receiver.recv().await {
         match piece? {
             Piece::Rows(rows, newest) => {
                 run.progress.inc(rows.num_rows() as u64);
                 writer.write(&rows).await?;
                 max_event_time = max_event_time.max(newest);
+                num_late += late(&rows);
                 num_cached += rows.num_rows();
                 if num_cached > CACHED_ROWS {
                     cache = None;
@@ -172,6 +176,7 @@ pub async fn ingest(run: &Run, source: &Source, batch_id: i64, batch: &[FileReco
         && let Some(newest) = max_event_time
     {
         positions.insert(MAX_EVENT_TIME.to_owned(), newest);
+        positions.insert(LATE.to_owned(), num_late);
     }
     let files: Vec<serde_json::Value> = reports.iter().map(FileReport::to_json).collect();
     let bronze_commit = Commit {
@@ -187,26 +192,37 @@ pub async fn ingest(run: &Run, source: &Source, batch_id: i64, batch: &[FileReco
     Ok(Ingested { bronze: table, bronze_commit, quarantine, quarantine_commit, reports, cache, fresh })
 }
 
+fn late(rows: &RecordBatch) -> i64 {
+    let is_late = rows.column_by_name("is_late").and_then(|column| column.as_boolean_opt());
+    is_late.map_or(0, |is_late| i64::try_from(is_late.true_count()).unwrap_or(i64::MAX))
+}
+
 struct Worker {
-    source: Source,
     landing: Arc<Root>,
     limits: Limits,
     runtime: Handle,
-    started: i64,
-    batch_id: i64,
-    watermark: Option<i64>,
+    arrival: Arrival,
+}
+
+/// What bronze adds to the records of one batch.
+pub(super) struct Arrival {
+    pub source: Source,
+    pub started: i64,
+    pub batch_id: i64,
+    pub watermark: Option<i64>,
 }
 
 impl Worker {
     fn decode(&self, file: &FileRecord, sender: &mpsc::Sender<Result<Piece>>) -> Result<()> {
-        let mut decoder = Decoder::new(Arc::clone(&self.source.layout), file.modified);
+        let mut decoder = Decoder::new(Arc::clone(&self.arrival.source.layout), file.modified);
         let mut report = FileReport {
             path: file.path.clone(),
             hash: String::new(),
             landed: 0,
             typed: 0,
             quarantined: 0,
-            money: vec![0; self.source.layout.money.len()],
+            released: 0,
+            money: vec![0; self.arrival.source.layout.money.len()],
             warnings: BTreeMap::new(),
             late: Lateness::default(),
         };
@@ -260,16 +276,16 @@ impl Worker {
                 source_line: i64::try_from(reject.line).unwrap_or(i64::MAX),
                 date: reject.date.unwrap_or_else(|| date_of(file.file_time)),
                 money: reject.money,
-                batch_id: self.batch_id,
+                batch_id: self.arrival.batch_id,
             });
             send(sender, Piece::Refused(refused.collect()))?;
         }
         if batch.num_rows() == 0 {
             return Ok(());
         }
-        let newest = late::newest(&self.source, &batch, file.modified);
-        let mut is_late = late::mark(&self.source, &batch, self.watermark, &mut report.late);
-        if self.source.late == LatePolicy::Quarantine && is_late.true_count() > 0 {
+        let newest = late::newest(&self.arrival.source, &batch, file.modified);
+        let mut is_late = late::mark(&self.arrival.source, &batch, self.arrival.watermark, &mut report.late);
+        if self.arrival.source.late == LatePolicy::Quarantine && is_late.true_count() > 0 {
             let refused = self.refuse_late(&batch, &is_late, file)?;
             report.typed -= refused.len() as u64;
             report.quarantined += refused.len() as u64;
@@ -278,7 +294,7 @@ impl Worker {
             is_late = BooleanArray::from(vec![false; batch.num_rows()]);
         }
         if batch.num_rows() > 0 {
-            send(sender, Piece::Rows(self.bronze_rows(&batch, is_late, file)?, newest))?;
+            send(sender, Piece::Rows(self.arrival.rows(&batch, is_late, file)?, newest))?;
         }
         Ok(())
     }
@@ -291,7 +307,7 @@ impl Worker {
         file: &FileRecord,
     ) -> Result<Vec<Refused>> {
         let late = filter_record_batch(decoded, is_late)?;
-        let layout = &self.source.layout;
+        let layout = &self.arrival.source.layout;
         let lines = late.column(layout.columns.len()).as_primitive::<Int64Type>();
         let wanted = lines.values().iter().map(|line| line.cast_unsigned()).collect();
         let mut reader = RawReader::new(layout, wanted);
@@ -301,7 +317,7 @@ impl Worker {
         })?;
         reader.finish();
         let raw: BTreeMap<u64, Vec<u8>> = reader.take().into_iter().collect();
-        let dates = late::dates(&self.source, &late);
+        let dates = late::dates(&self.arrival.source, &late);
         let refused = lines.values().iter().enumerate().map(|(row, line)| {
             let raw = raw.get(&line.cast_unsigned()).cloned().unwrap_or_default();
             Refused {
@@ -322,7 +338,7 @@ impl Worker {
                         amounts.is_valid(row).then(|| amounts.value(row))
                     })
                     .collect(),
-                batch_id: self.batch_id,
+                batch_id: self.arrival.batch_id,
             }
         });
         Ok(refused.collect())
@@ -339,13 +355,15 @@ impl Worker {
             source_file: file.path.clone(),
             source_line: 0,
             date: date_of(file.file_time),
-            money: vec![None; self.source.layout.money.len()],
-            batch_id: self.batch_id,
+            money: vec![None; self.arrival.source.layout.money.len()],
+            batch_id: self.arrival.batch_id,
         }
     }
+}
 
+impl Arrival {
     /// Adds where the record came from to what the decoder gave.
-    fn bronze_rows(
+    pub(super) fn rows(
         &self,
         decoded: &RecordBatch,
         is_late: BooleanArray,
@@ -382,11 +400,12 @@ fn date_of(micros: i64) -> i32 {
 }
 
 impl FileReport {
-    fn to_json(&self) -> serde_json::Value {
+    pub(super) fn to_json(&self) -> serde_json::Value {
         let money: Vec<String> = self.money.iter().map(ToString::to_string).collect();
         json!({
             "path": self.path, "hash": self.hash, "landed": self.landed, "typed": self.typed,
-            "quarantined": self.quarantined, "money": money, "warnings": self.warnings, "late": self.late,
+            "quarantined": self.quarantined, "released": self.released, "money": money, "warnings": self.warnings,
+            "late": self.late,
         })
     }
 
@@ -401,6 +420,7 @@ impl FileReport {
             landed: number("landed"),
             typed: number("typed"),
             quarantined: number("quarantined"),
+            released: number("released"),
             money: money.filter_map(|sum| sum.as_str()?.parse().ok()).collect(),
             warnings: warnings.map(|(name, n)| (name.clone(), n.as_u64().unwrap_or(0))).collect(),
             late: serde_json::from_value(value["late"].clone()).unwrap_or_default(),
@@ -434,7 +454,8 @@ pub async fn report(run: &mut Run) -> Result<()> {
         }
         positions.insert(app_id, table.version());
     }
-    if positions.is_empty() {
+    // versions without files are compactions
+    if rows.is_empty() {
         return Ok(());
     }
     let money_names: BTreeMap<String, Vec<String>> = run
@@ -459,7 +480,7 @@ pub async fn report(run: &mut Run) -> Result<()> {
             ledger::texts(rows.iter().map(|(_, _, file)| &file.hash)),
             ledger::integers(rows.iter().map(|(_, _, file)| count(file.landed))),
             ledger::integers(rows.iter().map(|(_, _, file)| count(file.typed))),
-            ledger::integers(rows.iter().map(|(_, _, file)| count(file.quarantined))),
+            ledger::integers(rows.iter().map(|(_, _, file)| count(file.quarantined) - count(file.released))),
             ledger::texts(money),
             ledger::texts(rows.iter().map(|(_, _, file)| json!(file.warnings).to_string())),
             ledger::texts(rows.iter().map(|(_, _, file)| json!(file.late).to_string())),

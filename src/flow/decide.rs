@@ -42,8 +42,14 @@ use crate::project::sql::TableName;
 /// The error type of a record whose key was already taken by one with other content.
 pub const CONFLICT: &str = "duplicate_conflict";
 
+/// The error type of a record that an operator has discarded.
+pub const DISCARDED: &str = "discarded";
+
 /// A bronze record's place: which file, which line.
-type Place = (Arc<str>, i64);
+pub type Place = (Arc<str>, i64);
+
+/// Records that an operator has discarded, and why.
+pub type Discards = BTreeMap<Place, String>;
 
 /// Bronze as a run sees it: the table, and its rows where they are still in memory.
 #[derive(Debug)]
@@ -72,6 +78,8 @@ pub struct Counts {
     pub superseded: Tally,
     pub quarantined: Tally,
     pub warnings: BTreeMap<String, u64>,
+    /// By which form of the source's rules, see [`Source::fingerprint`].
+    pub fingerprint: String,
 }
 
 /// A number of records and the sums of their amounts.
@@ -114,6 +122,7 @@ pub async fn decide(
     source: &Source,
     bronze: Bronze<'_>,
     dates: Option<&BTreeSet<i32>>,
+    discards: &Discards,
 ) -> Result<Decided> {
     let only = dates.map(partition_keys);
     let schema = source.bronze_schema();
@@ -125,10 +134,18 @@ pub async fn decide(
     let name = TableName::new("bronze", &source.name);
     engine::register(context, &name, Arc::new(scan));
     let records = Records::read(context, source).await?;
-    let groups = records.groups_of_several(source.mode);
+    let mut outcomes: Vec<Outcome> = vec![Outcome::Accepted; records.num_rows];
+    if !discards.is_empty() {
+        for (row, outcome) in outcomes.iter_mut().enumerate() {
+            if discards.contains_key(&records.place(row)) {
+                *outcome = Outcome::Discarded;
+            }
+        }
+    }
+    // what was discarded takes no key
+    let groups = records.groups_of_several(source.mode, &outcomes);
     let contents = records.contents(context, source, &groups).await?;
     let mut decided = Decided::default();
-    let mut outcomes: Vec<Outcome> = vec![Outcome::Accepted; records.num_rows];
     let mut versions_of: HashMap<usize, Vec<usize>> = HashMap::new();
     for group in &groups {
         match source.mode {
@@ -143,7 +160,7 @@ pub async fn decide(
     }
     records.apply_rules(source, &mut outcomes);
     records.count(source, &outcomes, &mut decided);
-    records.refuse(source, &outcomes, &mut decided);
+    records.refuse(source, &outcomes, discards, &mut decided);
     if source.mode == Mode::Upserts {
         for (row, outcome) in outcomes.iter().enumerate() {
             if *outcome == Outcome::Accepted {
@@ -167,6 +184,7 @@ enum Outcome {
     Superseded,
     Conflict { with: usize },
     Rule(usize),
+    Discarded,
 }
 
 /// The columns of bronze that decide, flattened over batches.
@@ -285,11 +303,14 @@ impl Records {
     }
 
     /// Rows that share a key, in the order in which they decide.
-    fn groups_of_several(&self, mode: Mode) -> Vec<Vec<usize>> {
+    fn groups_of_several(&self, mode: Mode, outcomes: &[Outcome]) -> Vec<Vec<usize>> {
         let mut first_of: HashMap<u128, usize, ahash::RandomState> =
             HashMap::with_capacity_and_hasher(self.num_rows, ahash::RandomState::new());
         let mut several: HashMap<usize, Vec<usize>> = HashMap::new();
         for (row, key) in self.keys.iter().enumerate() {
+            if outcomes[row] == Outcome::Discarded {
+                continue;
+            }
             let first = *first_of.entry(*key).or_insert(row);
             if first != row {
                 several.entry(first).or_insert_with(|| vec![first]).push(row);
@@ -381,7 +402,7 @@ impl Records {
                 Outcome::Accepted => &mut counts.accepted,
                 Outcome::Duplicate => &mut counts.duplicates,
                 Outcome::Superseded => &mut counts.superseded,
-                Outcome::Conflict { .. } | Outcome::Rule(_) => &mut counts.quarantined,
+                Outcome::Conflict { .. } | Outcome::Rule(_) | Outcome::Discarded => &mut counts.quarantined,
             };
             tally.add(1, &amounts);
             if *outcome == Outcome::Accepted {
@@ -395,7 +416,7 @@ impl Records {
         }
     }
 
-    fn refuse(&self, source: &Source, outcomes: &[Outcome], decided: &mut Decided) {
+    fn refuse(&self, source: &Source, outcomes: &[Outcome], discards: &Discards, decided: &mut Decided) {
         for (row, outcome) in outcomes.iter().enumerate() {
             let (error_type, reason) = match outcome {
                 Outcome::Conflict { with } => {
@@ -407,6 +428,10 @@ impl Records {
                 Outcome::Rule(rule) => {
                     let rule = &source.rules[*rule];
                     (rule.error_type.clone(), rule.reason.clone())
+                }
+                Outcome::Discarded => {
+                    let why = discards.get(&self.place(row)).cloned().unwrap_or_default();
+                    (DISCARDED.to_owned(), why)
                 }
                 _ => continue,
             };

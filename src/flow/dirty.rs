@@ -8,9 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use chrono::NaiveDate;
 
 use super::Run;
+use crate::decode::ErrorType;
 use crate::error::{Error, Result};
 use crate::lake::table::Table;
 use crate::lake::write::PartitionKey;
+use crate::project::fingerprint;
 use crate::project::model::{Dates, Model, Span};
 use crate::project::sql::{PARTITIONS_SUFFIX, TableName};
 
@@ -35,9 +37,21 @@ pub fn stored_table(name: &TableName) -> TableName {
     }
 }
 
+/// All lake tables behind a name. What is accepted of bronze follows from its records and from the rules: where those
+/// decide otherwise, quarantine's log says so.
+fn behind(name: &TableName) -> Vec<TableName> {
+    match name.schema.as_str() {
+        "accepted" | "versions" => vec![stored_table(name), TableName::new("quarantine", &name.table)],
+        _ => vec![stored_table(name)],
+    }
+}
+
 /// The positions that a model's output reflects once it has been computed.
+///
+/// # Errors
+/// Those of [`Run::table`].
 pub fn positions(run: &Run, model: &Model) -> Result<BTreeMap<String, i64>> {
-    let tables = model.inputs.keys().map(stored_table);
+    let tables = model.inputs.keys().flat_map(behind);
     tables.map(|table| Ok((table.to_string(), run.table(&table)?.version()))).collect()
 }
 
@@ -102,9 +116,7 @@ pub async fn work_since(run: &Run, model: &Model, since: &Since<'_>) -> Result<W
                 return Ok(Work::Dates(&domain | &existing));
             }
             (Changes::Dates(dates), Span::Days { from, to }) => {
-                for date in dates {
-                    dirty.extend((*from..=*to).map(|days| date.saturating_add(days.cast_signed())));
-                }
+                dirty.extend(readers(Span::Days { from: *from, to: *to }, dates));
             }
             _ => {}
         }
@@ -120,9 +132,19 @@ pub async fn work_since(run: &Run, model: &Model, since: &Since<'_>) -> Result<W
 
 /// What changed in `input` since `output` consumed it.
 async fn changes(run: &Run, output: &Table, input: &TableName, since: &Since<'_>) -> Result<Changes> {
-    let stored = stored_table(input);
-    let table = run.table(&stored)?;
-    let Some(consumed) = since.consumed(output, &stored) else {
+    let mut all = BTreeSet::new();
+    for stored in behind(input) {
+        match changes_of(run, output, &stored, since).await? {
+            Changes::Everything => return Ok(Changes::Everything),
+            Changes::Dates(dates) => all.extend(dates),
+        }
+    }
+    Ok(Changes::Dates(all))
+}
+
+async fn changes_of(run: &Run, output: &Table, stored: &TableName, since: &Since<'_>) -> Result<Changes> {
+    let table = run.table(stored)?;
+    let Some(consumed) = since.consumed(output, stored) else {
         return Ok(Changes::Everything);
     };
     if consumed > table.version() {
@@ -133,9 +155,15 @@ async fn changes(run: &Run, output: &Table, input: &TableName, since: &Since<'_>
             table.version()
         )));
     }
-    Ok(match table.changed_since(consumed, 1).await? {
+    let is_quarantine = stored.schema == "quarantine";
+    let depth = if is_quarantine { 2 } else { 1 };
+    Ok(match table.changed_since(consumed, depth).await? {
         None => Changes::Everything,
-        Some(keys) => {
+        Some(mut keys) => {
+            if is_quarantine {
+                // what bronze refused was never accepted
+                keys.retain(|key| !is_refused_by_bronze(key));
+            }
             let is_dated = keys.iter().all(|key| !key.is_empty());
             match is_dated || keys.is_empty() {
                 true => Changes::Dates(dates_of(keys)),
@@ -143,6 +171,13 @@ async fn changes(run: &Run, output: &Table, input: &TableName, since: &Since<'_>
             }
         }
     })
+}
+
+/// Whether a quarantine partition holds records that could not be typed.
+fn is_refused_by_bronze(key: &PartitionKey) -> bool {
+    key.get(1)
+        .and_then(Option::as_deref)
+        .is_some_and(|name| ErrorType::ALL.iter().any(|ty| ty.as_str() == name))
 }
 
 /// What changed in an input.
@@ -158,8 +193,100 @@ impl Changes {
     }
 }
 
+/// What of a model's table was computed by an older form of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stale {
+    /// Dates whose files say so; empty for a table without partitions.
+    pub dates: BTreeSet<i32>,
+    /// Dates without rows of which the log does not say that today's form was asked.
+    pub without_rows: BTreeSet<i32>,
+    /// A table without partitions is stale as a whole.
+    pub is_whole: bool,
+    pub num_files: usize,
+}
+
+impl Stale {
+    pub fn is_empty(&self) -> bool {
+        self.num_files == 0 && self.without_rows.is_empty() && !self.is_whole
+    }
+
+    /// Dates, or 1 for a table without partitions.
+    pub fn num_partitions(&self) -> usize {
+        match self.dates.len() + self.without_rows.len() {
+            0 => usize::from(!self.is_empty()),
+            dates => dates,
+        }
+    }
+}
+
+/// The position that says with which form of the model *all* of its table was computed.
+pub const FORM: &str = "fingerprint";
+
+/// What is stale of a model's table.
+///
+/// # Errors
+/// Those of [`Run::table`].
+pub fn stale(run: &Run, model: &Model) -> Result<Stale> {
+    let table = run.table(&model.table)?;
+    let Some(snapshot) = table.snapshot() else {
+        return Ok(Stale::default());
+    };
+    let mut stale = Stale::default();
+    let columns = &snapshot.metadata.partition_columns;
+    for file in snapshot.files.values() {
+        if file.tag(FORM) != Some(model.fingerprint.as_str()) {
+            stale.num_files += 1;
+            let key = crate::lake::table::partition_key(columns, &file.partition_values, 1);
+            stale.dates.extend(dates_of(BTreeSet::from([key])));
+        }
+    }
+    if table.position(FORM) != Some(fingerprint::position(&model.fingerprint)) {
+        match model.is_partitioned() {
+            true => stale.without_rows = &domain(run, model)? - &dates_of(table.partitions(1)),
+            false => stale.is_whole = true,
+        }
+    }
+    Ok(stale)
+}
+
+/// Whether a table is of today's form once `work` is done.
+///
+/// # Errors
+/// As [`stale`].
+pub fn becomes_current(run: &Run, model: &Model, work: &Work) -> Result<bool> {
+    let table = run.table(&model.table)?;
+    Ok(match work {
+        Work::Nothing => false,
+        Work::Whole => true,
+        Work::Dates(_) if table.version() < 0 => true,
+        Work::Dates(dates) => {
+            let stale = stale(run, model)?;
+            !stale.is_whole && stale.dates.is_subset(dates) && stale.without_rows.is_subset(dates)
+        }
+    })
+}
+
+/// Every date that the model can have or has.
+///
+/// # Errors
+/// As [`stale`].
+pub fn known_dates(run: &Run, model: &Model) -> Result<BTreeSet<i32>> {
+    Ok(&domain(run, model)? | &dates_of(run.table(&model.table)?.partitions(1)))
+}
+
+/// The dates of the output that read one of `dates` of the input.
+pub fn readers(span: Span, dates: &BTreeSet<i32>) -> BTreeSet<i32> {
+    match span {
+        Span::Days { from, to } => dates
+            .iter()
+            .flat_map(|date| (from..=to).map(|days| date.saturating_add(days.cast_signed())))
+            .collect(),
+        Span::Whole | Span::Partitions => BTreeSet::new(),
+    }
+}
+
 /// The dates that the output can have.
-fn domain(run: &Run, model: &Model) -> Result<BTreeSet<i32>> {
+pub fn domain(run: &Run, model: &Model) -> Result<BTreeSet<i32>> {
     Ok(match &model.dates {
         Dates::Of(table) => dates_of(run.table(&stored_table(table))?.partitions(1)),
         Dates::CalendarOf(table) => calendar(&dates_of(run.table(&stored_table(table))?.partitions(1))),

@@ -9,16 +9,25 @@ pub mod checks;
 pub mod compact;
 pub mod decide;
 pub mod dirty;
+pub mod doctor;
+pub mod explain;
 pub mod ids;
+pub mod interventions;
 pub mod landing;
 pub mod late;
 pub mod lock;
+pub mod maintain;
 pub mod model;
+pub mod plan;
 pub mod quarantine;
 pub mod recent;
+pub mod redrive;
 pub mod report;
+pub mod rerun;
 pub mod row_wise;
+pub mod runs;
 pub mod serving;
+pub mod travel;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -31,7 +40,7 @@ use serde_json::json;
 
 use self::decide::{Counts, Decided};
 use self::landing::Pending;
-use self::recent::{Part, Recent, Scope};
+use self::recent::{Recent, Scope};
 use self::report::{Report, Step};
 use crate::engine;
 use crate::error::{Error, Result};
@@ -46,7 +55,7 @@ use crate::telemetry::Progress;
 /// Records that are decided at once; bounds memory when a whole history is decided.
 const DECIDE_ROWS: u64 = 500_000;
 
-/// Models that are computed at the same time: one uses the cores while the other waits for its files.
+/// See [`Run::concurrency`].
 const CONCURRENT_MODELS: usize = 2;
 
 /// All rows of a table at one version.
@@ -58,8 +67,8 @@ type DecidedDates = (BTreeSet<i32>, Arc<Decided>);
 /// The state of one run: the project, its stores, and the tables as this run has left them so far.
 pub struct Run {
     pub id: i64,
-    /// Who asked, for the ledger.
-    pub command: &'static str,
+    /// The command, as the ledger keeps it.
+    pub command: String,
     pub project: Arc<Project>,
     pub landing: Arc<Root>,
     pub lake: Lake,
@@ -72,6 +81,12 @@ pub struct Run {
     pub num_commits: usize,
     /// A stream's memory of recent events; a batch has none.
     recent: Option<Recent>,
+    /// What an operator asked for beyond what has changed.
+    pub wanted: rerun::Wanted,
+    /// Models that are computed at the same time: one uses the cores while the other waits for its files.
+    pub concurrency: usize,
+    /// Records that operators have discarded, by source.
+    discards: HashMap<String, decide::Discards>,
     bronze: HashMap<String, Table>,
     quarantine: HashMap<String, Table>,
     models: HashMap<TableName, Table>,
@@ -90,7 +105,7 @@ impl Run {
         let state = engine::state(&lake, project.limits.memory_bytes)?;
         let mut run = Run {
             id: 0,
-            command: "run",
+            command: "run".to_owned(),
             project: Arc::clone(&project),
             landing: Arc::new(landing),
             ledger: Ledger::open(&lake).await?,
@@ -101,6 +116,9 @@ impl Run {
             progress,
             num_commits: 0,
             recent: None,
+            wanted: rerun::Wanted::default(),
+            concurrency: CONCURRENT_MODELS,
+            discards: HashMap::new(),
             bronze: HashMap::new(),
             quarantine: HashMap::new(),
             models: HashMap::new(),
@@ -111,6 +129,7 @@ impl Run {
             )),
         };
         run.open_tables().await?;
+        run.discards = interventions::discards(&run.ledger).await?;
         // a run is one more commit of `ledger.runs`
         run.id = run.ledger.runs.version() + 2;
         Ok(run)
@@ -211,8 +230,9 @@ impl Run {
         let Some(dates) = dates else {
             if known.is_empty() {
                 let context = self.rule_context()?;
+                let bronze = self.bronze_in_memory(bronze);
                 *decided =
-                    Arc::new(decide::decide(&context, source, self.bronze_in_memory(bronze), None).await?);
+                    Arc::new(decide::decide(&context, source, bronze, None, self.discards_of(source)).await?);
                 known.insert(0);
             }
             return Ok(Arc::clone(decided));
@@ -229,7 +249,8 @@ impl Run {
                 group.insert(date);
             }
             let context = self.rule_context()?;
-            let found = decide::decide(&context, source, self.bronze_in_memory(bronze), Some(&group)).await?;
+            let (bronze, discards) = (self.bronze_in_memory(bronze), self.discards_of(source));
+            let found = decide::decide(&context, source, bronze, Some(&group), discards).await?;
             let merged = Arc::make_mut(decided);
             merged.counts.extend(found.counts);
             merged.rejected.extend(found.rejected);
@@ -328,6 +349,11 @@ impl Run {
         Ok(context)
     }
 
+    fn discards_of(&self, source: &Source) -> &decide::Discards {
+        static NONE: decide::Discards = decide::Discards::new();
+        self.discards.get(&source.name).unwrap_or(&NONE)
+    }
+
     fn bronze_in_memory<'a>(&self, bronze: &'a Table) -> decide::Bronze<'a> {
         decide::Bronze { table: bronze, cached: self.cached(bronze) }
     }
@@ -346,6 +372,7 @@ async fn open_table(lake: &Lake, name: TableName) -> Result<(TableName, Table)> 
 /// does not hold) is in the report.
 pub async fn advance(run: &mut Run) -> Result<Report> {
     let mut report = Report::begin(run);
+    interventions::resume(run).await?;
     let pending = landing::discover(run).await?;
     report.landing(&pending);
     take_in(run, &pending, &mut report).await?;
@@ -402,8 +429,8 @@ pub async fn refresh_recent(run: &mut Run, report: &mut Report) -> Result<()> {
 /// # Errors
 /// The stores' and those of the checks.
 pub async fn settle(run: &mut Run, report: &mut Report) -> Result<()> {
-    report.warn_of_stale(run);
-    if run.num_commits > 0 || !report::is_closed(run) {
+    report.warn_of_stale(run).await?;
+    if run.num_commits > 0 || !report::is_closed(run).await? {
         report.checks = checks::run(run).await?;
         report.balance = balance::compute(run).await?;
         report.close(run).await?;
@@ -479,38 +506,54 @@ async fn ingest(
     Ok(steps)
 }
 
-/// Bronze → decisions: quarantine's silver part first, then the counts.
+/// Bronze → decisions: of what bronze's log says changed, and of what is asked for.
 async fn decide_changed(run: &mut Run) -> Result<()> {
     run.progress.stage("bronze → one row per key");
-    let mut positions = BTreeMap::new();
-    let mut changed: BTreeMap<(String, Option<i32>), Counts> = BTreeMap::new();
-    let mut replaced: BTreeMap<String, Option<BTreeSet<i32>>> = BTreeMap::new();
-    let mut refused_by_source: Vec<(Source, Option<BTreeSet<i32>>, Vec<quarantine::Refused>)> = Vec::new();
+    let mut todo = Vec::new();
+    let discarded = interventions::undecided(run).await?;
     for source in run.project.sources.clone() {
         let bronze = run.bronze_of(&source.name)?;
-        let app_id = format!("bronze.{}", source.name);
-        let consumed = run.ledger.decisions.position(&app_id);
-        if bronze.version() < 0 || (consumed == Some(bronze.version()) && !run.is_full_refresh) {
+        let consumed = run.ledger.decisions.position(&format!("bronze.{}", source.name));
+        // `None`: all of it may have changed
+        let since = match consumed {
+            Some(consumed) if !run.is_full_refresh => bronze.changed_since(consumed, 1).await?,
+            _ => None,
+        };
+        let is_changed = since.as_ref().is_none_or(|keys| !keys.is_empty());
+        let asked = [run.wanted.decide.get(&source.name), discarded.get(&source.name)];
+        let mut asked = asked.into_iter().flatten().flatten().copied().collect::<BTreeSet<i32>>();
+        if bronze.version() < 0 || !(is_changed || !asked.is_empty()) {
             continue;
         }
         let dates = match source.mode {
             Mode::Upserts => None,
-            Mode::Events => {
-                let since = match (consumed, run.is_full_refresh) {
-                    (Some(consumed), false) => bronze.changed_since(consumed, 1).await?,
-                    _ => None,
-                };
-                Some(dirty::dates_of(since.unwrap_or_else(|| bronze.partitions(1))))
+            Mode::Events if is_changed => {
+                asked.extend(dirty::dates_of(since.unwrap_or_else(|| bronze.partitions(1))));
+                Some(asked)
             }
+            Mode::Events => Some(asked),
         };
-        positions.insert(app_id, bronze.version());
+        todo.push((source, dates));
+    }
+    decide_and_record(run, todo).await
+}
+
+/// Decides the sources' dates (`None`: all): quarantine's silver part first, then the counts.
+async fn decide_and_record(run: &mut Run, todo: Vec<(Source, Option<BTreeSet<i32>>)>) -> Result<()> {
+    let mut positions = BTreeMap::new();
+    let mut changed: BTreeMap<(String, Option<i32>), Counts> = BTreeMap::new();
+    let mut replaced: BTreeMap<String, Option<BTreeSet<i32>>> = BTreeMap::new();
+    let mut refused_by_source: Vec<(Source, Option<BTreeSet<i32>>, Vec<quarantine::Refused>)> = Vec::new();
+    for (source, dates) in todo {
+        positions.insert(format!("bronze.{}", source.name), run.bronze_of(&source.name)?.version());
         let decided = run.decided(&source, dates.as_ref()).await?;
         let is_wanted = |date: &i32| dates.as_ref().is_none_or(|dates| dates.contains(date));
         let refused: Vec<_> =
             decided.quarantined.iter().filter(|record| is_wanted(&record.date)).cloned().collect();
         for (date, counts) in &decided.counts {
             if date.as_ref().is_none_or(is_wanted) {
-                changed.insert((source.name.clone(), *date), counts.clone());
+                let counts = Counts { fingerprint: source.fingerprint.clone(), ..counts.clone() };
+                changed.insert((source.name.clone(), *date), counts);
             }
         }
         replaced.insert(source.name.clone(), dates.clone());
@@ -522,19 +565,49 @@ async fn decide_changed(run: &mut Run) -> Result<()> {
     if positions.is_empty() {
         return Ok(());
     }
-    let mut all = decisions(run).await?;
+    positions.extend(interventions::position(run));
+    let mut kept = run.ledger.decisions.snapshot().map(|snapshot| snapshot.txns.clone()).unwrap_or_default();
+    let before = decisions(run).await?;
+    let mut all = before.clone();
     all.retain(|(source, date), _| match (replaced.get(source), date) {
         (None, _) => true,
         (Some(Some(dates)), Some(date)) => !dates.contains(date),
         (Some(_), _) => false,
     });
     all.extend(changed);
+    let is_known = positions.iter().all(|(name, position)| kept.get(name) == Some(position));
+    if all == before && is_known {
+        return Ok(());
+    }
     let rows = decision_rows(&all)?;
-    let mut kept = run.ledger.decisions.snapshot().map(|snapshot| snapshot.txns.clone()).unwrap_or_default();
     kept.extend(positions);
     ledger::replace(&mut run.ledger.decisions, &rows, kept).await?;
     run.num_commits += 1;
     Ok(())
+}
+
+/// The dates of each source that were decided by older rules; of an `upserts` source, its bronze dates.
+///
+/// # Errors
+/// The store's.
+pub async fn stale_decisions(run: &Run) -> Result<BTreeMap<String, BTreeSet<i32>>> {
+    let mut stale: BTreeMap<String, BTreeSet<i32>> = BTreeMap::new();
+    for ((name, date), counts) in decisions(run).await? {
+        let Some(source) = run.project.source(&name) else {
+            continue;
+        };
+        if counts.fingerprint == source.fingerprint {
+            continue;
+        }
+        let dates = stale.entry(name).or_default();
+        match date {
+            Some(date) => {
+                dates.insert(date);
+            }
+            None => dates.extend(dirty::dates_of(run.bronze_of(&source.name)?.partitions(1))),
+        }
+    }
+    Ok(stale)
 }
 
 /// Counts by source and date, as `ledger.decisions` keeps them.
@@ -565,6 +638,7 @@ pub async fn decisions(run: &Run) -> Result<BTreeMap<(String, Option<i32>), Coun
                 superseded: tally(3, "superseded"),
                 quarantined: tally(4, "quarantined"),
                 warnings: serde_json::from_str(batch.column(6).as_string_view().value(row))?,
+                fingerprint: batch.column(8).as_string_view().value(row).to_owned(),
             };
             let date = dates.is_valid(row).then(|| dates.value(row));
             all.insert((source, date), counts);
@@ -598,6 +672,7 @@ fn decision_rows(all: &BTreeMap<(String, Option<i32>), Counts>) -> Result<Record
             ledger::texts(money),
             ledger::texts(all.values().map(|counts| json!(counts.warnings).to_string())),
             Arc::new(dates),
+            ledger::texts(all.values().map(|counts| &counts.fingerprint)),
         ],
     )?)
 }
@@ -618,25 +693,43 @@ async fn compute_models(run: &mut Run, scope: Scope) -> Result<Vec<Step>> {
         }
         waiting = later;
         let mut todo = Vec::new();
-        for model in &ready {
-            let part = match scope {
-                Scope::Everything => Part::all(dirty::work(run, model).await?),
-                Scope::Recent(from) => recent::part(run, model, from).await?,
-            };
-            unfinished.remove(&model.table);
-            if !part.is_nothing() {
-                todo.push((*model, part));
+        loop {
+            todo.clear();
+            for model in &ready {
+                let part = match scope {
+                    Scope::Everything => rerun::part(run, model).await?,
+                    Scope::Recent(from) => recent::part(run, model, from).await?,
+                };
+                if !part.is_nothing() {
+                    todo.push((*model, part));
+                }
             }
+            if scope != Scope::Everything {
+                // what is decided again stands for all of a source's changes, which only a settle computes
+                break;
+            }
+            // rows and decisions of a date are of the same rules, or the balance would not hold
+            let again = rerun::to_decide(run, &todo).await?;
+            if again.is_empty() {
+                break;
+            }
+            decide_and_record(run, again).await?;
+        }
+        for model in &ready {
+            unfinished.remove(&model.table);
         }
         run.progress.stage(&format!("{} models", todo.len()));
         let shared = &*run;
         let mut computing = futures::stream::iter(todo)
             .map(|(model, part)| async move {
                 let begun = std::time::Instant::now();
-                let computed = model::compute(shared, model, &part).await?;
+                let mut computed = model::compute(shared, model, &part).await?;
+                if shared.wanted.compares {
+                    computed = rerun::leave_out_unchanged(model, &part.work, computed).await?;
+                }
                 Result::Ok((model, part, computed, begun.elapsed()))
             })
-            .buffer_unordered(CONCURRENT_MODELS);
+            .buffer_unordered(run.concurrency);
         let mut done = Vec::new();
         while let Some(computed) = computing.next().await {
             done.push(computed?);
@@ -645,12 +738,14 @@ async fn compute_models(run: &mut Run, scope: Scope) -> Result<Vec<Step>> {
         // one sync for the files of all, then one log entry each
         run.lake.sync().await?;
         for (model, part, mut computed, elapsed) in done {
-            computed.table.commit(&computed.commit).await?;
-            run.num_commits += 1;
-            if let Some(batches) = computed.cache {
+            if !rerun::is_empty(&computed) {
+                computed.table.commit(&computed.commit).await?;
+                run.num_commits += 1;
+            }
+            if let Some(batches) = computed.cache.take() {
                 run.cache(&computed.table, batches);
             }
-            steps.push(Step::computed(model, &part, computed.rows, elapsed));
+            steps.push(Step::computed(model, &part, &computed, elapsed));
             run.models.insert(model.table.clone(), computed.table);
         }
         run.forget_all_but_inputs_of(&waiting)?;

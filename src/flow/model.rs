@@ -22,6 +22,7 @@ use crate::error::{During, Error, Result};
 use crate::lake::scan::LakeScan;
 use crate::lake::table::{Change, Commit, Table};
 use crate::lake::write::date_text;
+use crate::project::fingerprint;
 use crate::project::model::{Model, Span};
 use crate::project::source::{DATE, Mode};
 use crate::project::sql::{PARTITIONS_SUFFIX, TableName};
@@ -41,6 +42,8 @@ pub struct Computed {
     pub table: Table,
     pub commit: Commit,
     pub rows: u64,
+    /// Partitions that came out as they were, and were left as they are.
+    pub num_unchanged: usize,
     pub cache: Option<Vec<RecordBatch>>,
 }
 
@@ -70,7 +73,8 @@ async fn compute_part(run: &Run, model: &Model, part: &Part) -> Result<Computed>
         }
     };
     if part.leaves_some {
-        computed.commit.positions.clear();
+        // what else has changed still waits
+        computed.commit.positions.retain(|name, _| name == dirty::FORM);
     }
     Ok(computed)
 }
@@ -106,13 +110,20 @@ async fn append_rows(run: &Run, model: &Model, append: &Append) -> Result<Comput
         info: json!({"run": run.id, "rows": rows}),
         description: model.description.clone(),
     };
-    Ok(Computed { table, commit, rows, cache: None })
+    Ok(Computed { table, commit, rows, num_unchanged: 0, cache: None })
 }
 
 async fn compute_groups(run: &Run, model: &Model, work: &Work) -> Result<Computed> {
     let table = run.table(&model.table)?.clone();
-    let positions = dirty::positions(run, model)?;
-    let tags = BTreeMap::from([("fingerprint".to_owned(), Some(model.fingerprint.clone()))]);
+    let mut positions = dirty::positions(run, model)?;
+    let form = fingerprint::position(&model.fingerprint);
+    if dirty::becomes_current(run, model, work)? {
+        positions.insert(dirty::FORM.to_owned(), form);
+    } else if table.position(dirty::FORM) != Some(form) {
+        // of several forms from now on
+        positions.insert(dirty::FORM.to_owned(), 0);
+    }
+    let tags = BTreeMap::from([(dirty::FORM.to_owned(), Some(model.fingerprint.clone()))]);
     let unique = if model.key.len() == 1 { model.key.clone() } else { Vec::new() };
     let mut adds = Vec::new();
     let mut rows = 0;
@@ -158,10 +169,10 @@ async fn compute_groups(run: &Run, model: &Model, work: &Work) -> Result<Compute
         adds,
         positions,
         once: None,
-        info: json!({"run": run.id, "rows": rows}),
+        info: json!({"run": run.id, "rows": rows, "fingerprint": model.fingerprint}),
         description: model.description.clone(),
     };
-    Ok(Computed { table, commit, rows, cache })
+    Ok(Computed { table, commit, rows, num_unchanged: 0, cache })
 }
 
 /// The rows of the wanted dates. A query that looks back gives more than those, computed from too little.

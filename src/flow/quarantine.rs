@@ -7,20 +7,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, AsArray, BinaryViewArray, Date32Array, Decimal128Array, Int64Array, RecordBatch,
+    Array, ArrayRef, AsArray, BinaryViewArray, Date32Array, Decimal128Array, Int64Array, RecordBatch,
     StringViewArray,
 };
-use arrow::datatypes::Int64Type;
+use arrow::datatypes::{Date32Type, Decimal128Type, Int64Type};
 use serde_json::Value;
 use tokio::runtime::Handle;
 
-use super::Run;
+use super::decide::{DISCARDED, quoted};
 use super::landing::POSITION;
-use crate::decode::{RawReader, Type};
+use super::{Run, interventions};
+use crate::decode::{ErrorType, RawReader, Type};
 use crate::engine;
 use crate::error::Result;
 use crate::lake::table::{Change, Commit, Table};
-use crate::lake::write::date_text;
+use crate::lake::write::{PartitionKey, date_text};
 use crate::ledger;
 use crate::project::source::{DATE, Source};
 use crate::project::sql::TableName;
@@ -34,16 +35,24 @@ pub enum Stage {
 }
 
 impl Stage {
-    fn as_str(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Stage::Bronze => "bronze",
             Stage::Silver => "silver",
         }
     }
+
+    /// The inverse of its name.
+    pub fn parse(text: &str) -> Self {
+        match text {
+            "bronze" => Stage::Bronze,
+            _ => Stage::Silver,
+        }
+    }
 }
 
 /// One refused record.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused {
     pub stage: Stage,
     pub error_type: String,
@@ -81,7 +90,7 @@ pub async fn prepare(
     written(table, source, &rows, Change::Append, once).await
 }
 
-/// Replaces silver's part for the decided dates.
+/// Replaces silver's part for the decided dates; where it is as it was, nothing is committed.
 ///
 /// # Errors
 /// The stores'.
@@ -92,45 +101,120 @@ pub async fn replace(
     mut refused: Vec<Refused>,
 ) -> Result<()> {
     let mut table = run.quarantine_of(&source.name)?.clone();
-    let app_id = format!("bronze.{}", source.name);
-    let bronze_version = run.bronze_of(&source.name)?.version();
-    if table.position(&app_id) == Some(bronze_version) && !run.is_full_refresh {
-        // an earlier run came as far as this, and no further
+    let condition = format!("(stage = 'silver' or error_type = '{DISCARDED}')");
+    let mut before = read(run, source, dates, &condition).await?;
+    // what bronze refused and an operator discarded follows from no bronze record
+    refused.extend(before.iter().filter(|record| record.stage == Stage::Bronze).cloned());
+    fetch_raw(run, source, &mut refused, &before).await?;
+    for records in [&mut before, &mut refused] {
+        records.sort_by(|a, b| (&a.source_file, a.source_line).cmp(&(&b.source_file, b.source_line)));
+    }
+    if before == refused {
         return Ok(());
     }
-    let silver_types = silver_error_types(source);
     let is_decided = |date: &Option<String>| match (dates, date) {
         (None, _) => true,
         (Some(dates), Some(date)) => dates.iter().any(|day| date_text(*day) == *date),
         (Some(_), None) => false,
     };
+    let is_of_silver = |error_type: &String| !ErrorType::ALL.iter().any(|ty| ty.as_str() == error_type);
     let mut replaced: BTreeSet<_> = table
         .partitions(2)
         .into_iter()
-        .filter(|key| is_decided(&key[0]))
-        .filter(|key| key[1].as_ref().is_some_and(|error_type| silver_types.contains(error_type)))
+        .filter(|key| is_decided(&key[0]) && key[1].as_ref().is_some_and(is_of_silver))
         .collect();
-    if replaced.is_empty() && refused.is_empty() {
-        return Ok(());
-    }
-    fetch_raw(run, source, &mut refused).await?;
-    refused.sort_by(|a, b| (&a.source_file, a.source_line).cmp(&(&b.source_file, b.source_line)));
     for record in &refused {
         replaced.insert(vec![Some(date_text(record.date)), Some(record.error_type.clone())]);
     }
     let rows = rows(source, &refused, run.started_at)?;
     let mut commit = written(&table, source, &rows, Change::Replace(replaced), None).await?;
-    commit.positions.insert(app_id, bronze_version);
+    let bronze_version = run.bronze_of(&source.name)?.version();
+    commit.positions.insert(format!("bronze.{}", source.name), bronze_version);
     table.commit(&commit).await?;
     run.quarantine.insert(source.name.clone(), table);
     run.num_commits += 1;
     Ok(())
 }
 
-/// The error types that are decided from bronze, not while decoding.
-pub fn silver_error_types(source: &Source) -> BTreeSet<String> {
-    let rules = source.rules.iter().map(|rule| rule.error_type.clone());
-    rules.chain([super::decide::CONFLICT.to_owned()]).collect()
+/// Takes records of bronze's part out of quarantine, or puts others in their place, in one commit that is made once.
+///
+/// # Errors
+/// The stores'.
+pub async fn amend(
+    run: &mut Run,
+    source: &Source,
+    taken_out: &BTreeSet<(String, i64)>,
+    put_in: Vec<Refused>,
+    once: (String, i64),
+) -> Result<()> {
+    let mut table = run.quarantine_of(&source.name)?.clone();
+    let all = read(run, source, None, "true").await?;
+    let key_of = |record: &Refused| vec![Some(date_text(record.date)), Some(record.error_type.clone())];
+    let is_out = |record: &Refused| {
+        record.stage == Stage::Bronze && taken_out.contains(&(record.source_file.clone(), record.source_line))
+    };
+    let touched: BTreeSet<PartitionKey> =
+        all.iter().filter(|record| is_out(record)).chain(&put_in).map(key_of).collect();
+    let mut kept: Vec<Refused> =
+        all.into_iter().filter(|record| touched.contains(&key_of(record)) && !is_out(record)).collect();
+    kept.extend(put_in);
+    kept.sort_by(|a, b| (&a.source_file, a.source_line).cmp(&(&b.source_file, b.source_line)));
+    let rows = rows(source, &kept, run.started_at)?;
+    let commit = written(&table, source, &rows, Change::Replace(touched), Some(once)).await?;
+    table.commit(&commit).await?;
+    run.quarantine.insert(source.name.clone(), table);
+    run.num_commits += 1;
+    Ok(())
+}
+
+/// Refused records that a condition over quarantine's columns lets through, whole.
+///
+/// # Errors
+/// The store's.
+pub async fn read(
+    run: &Run,
+    source: &Source,
+    dates: Option<&BTreeSet<i32>>,
+    condition: &str,
+) -> Result<Vec<Refused>> {
+    let mut found = Vec::new();
+    if run.quarantine_of(&source.name)?.version() < 0 {
+        return Ok(found);
+    }
+    let context = engine::context(&run.state);
+    let name = TableName::new("quarantine", &source.name);
+    super::model::register_input(run, &context, &name, dates.cloned()).await?;
+    let money: Vec<String> = source.money().map(|column| format!(", {}", quoted(column))).collect();
+    let query = format!(
+        "select stage, column_name, reason, raw, raw_bytes, source_file, source_line, batch_id, error_type, date{} \
+         from quarantine.{} where {condition} order by source_file, source_line",
+        money.concat(),
+        quoted(&source.name)
+    );
+    for batch in context.sql(&query).await?.collect().await? {
+        let text = |at: usize, row: usize| batch.column(at).as_string_view().value(row).to_owned();
+        let integer = |at: usize, row: usize| batch.column(at).as_primitive::<Int64Type>().value(row);
+        for row in 0..batch.num_rows() {
+            let money = (0..money.len()).map(|at| {
+                let column = batch.column(10 + at).as_primitive::<Decimal128Type>();
+                column.is_valid(row).then(|| column.value(row))
+            });
+            found.push(Refused {
+                stage: Stage::parse(&text(0, row)),
+                error_type: text(8, row),
+                column: batch.column(1).is_valid(row).then(|| text(1, row)),
+                reason: text(2, row),
+                raw: batch.column(3).as_binary_view().value(row).to_vec(),
+                raw_bytes: integer(4, row),
+                source_file: text(5, row),
+                source_line: integer(6, row),
+                date: batch.column(9).as_primitive::<Date32Type>().value(row),
+                money: money.collect(),
+                batch_id: integer(7, row),
+            });
+        }
+    }
+    Ok(found)
 }
 
 async fn written(
@@ -155,16 +239,22 @@ async fn written(
     })
 }
 
-/// The raw bytes of records: those that quarantine has kept already, the others from their landing files. A landing
-/// file that is gone or has changed costs the raw bytes, never the record.
-async fn fetch_raw(run: &Run, source: &Source, refused: &mut [Refused]) -> Result<()> {
-    let kept = kept_raw(run, source).await?;
+/// The raw bytes of records: those that an operator has put in their place, those that quarantine has kept already, the
+/// others from their landing files. A landing file that is gone or has changed costs the raw bytes, never the record.
+async fn fetch_raw(run: &Run, source: &Source, refused: &mut [Refused], before: &[Refused]) -> Result<()> {
+    let place = |record: &Refused| (record.source_file.clone(), record.source_line);
+    let mut kept: BTreeMap<(String, i64), Vec<u8>> = before
+        .iter()
+        .filter(|record| record.raw_bytes > 0)
+        .map(|record| (place(record), record.raw.clone()))
+        .collect();
+    kept.extend(interventions::edited(run, source).await?);
     let mut wanted: BTreeMap<String, BTreeSet<u64>> = BTreeMap::new();
-    for record in refused.iter_mut() {
-        let line = record.source_line.cast_unsigned();
-        match kept.get(&(record.source_file.clone(), line)) {
+    for record in refused.iter_mut().filter(|record| record.stage == Stage::Silver) {
+        match kept.get(&place(record)) {
             Some(raw) => record.keep(raw),
             None => {
+                let line = record.source_line.cast_unsigned();
                 wanted.entry(record.source_file.clone()).or_default().insert(line);
             }
         }
@@ -173,7 +263,7 @@ async fn fetch_raw(run: &Run, source: &Source, refused: &mut [Refused]) -> Resul
         return Ok(());
     }
     let found = read_lines(run, source, wanted).await?;
-    for record in refused {
+    for record in refused.iter_mut().filter(|record| record.stage == Stage::Silver) {
         if let Some(raw) = found.get(&(record.source_file.clone(), record.source_line.cast_unsigned())) {
             record.keep(raw);
         }
@@ -195,7 +285,10 @@ pub async fn raw_bytes(run: &Run, source: &str, path: &str, line: i64) -> Result
 }
 
 /// Records by file and line, from landing files that are as they were when they were taken in.
-async fn read_lines(
+///
+/// # Errors
+/// The ledger's.
+pub async fn read_lines(
     run: &Run,
     source: &Source,
     wanted: BTreeMap<String, BTreeSet<u64>>,
@@ -226,32 +319,6 @@ async fn read_lines(
     })
     .await?;
     Ok(found)
-}
-
-/// The raw bytes that silver's part of quarantine holds now, by file and line.
-async fn kept_raw(run: &Run, source: &Source) -> Result<BTreeMap<(String, u64), Vec<u8>>> {
-    let table = run.quarantine_of(&source.name)?;
-    let mut kept = BTreeMap::new();
-    if table.version() < 0 {
-        return Ok(kept);
-    }
-    let context = engine::context(&run.state);
-    let name = TableName::new("quarantine", &source.name);
-    super::model::register_input(run, &context, &name, None).await?;
-    let query = format!(
-        "select source_file, source_line, raw from quarantine.{} where stage = 'silver' and raw_bytes > 0",
-        super::decide::quoted(&source.name)
-    );
-    for batch in context.sql(&query).await?.collect().await? {
-        let files = batch.column(0).as_string_view();
-        let lines = batch.column(1).as_primitive::<Int64Type>();
-        let raw = batch.column(2).as_binary_view();
-        for row in 0..batch.num_rows() {
-            let place = (files.value(row).to_owned(), lines.value(row).cast_unsigned());
-            kept.insert(place, raw.value(row).to_vec());
-        }
-    }
-    Ok(kept)
 }
 
 impl Refused {

@@ -223,7 +223,7 @@ async fn decide_source(
     let context = run.rule_context()?;
     let batches = Arc::new(rows.iter().map(|(batch, _)| batch.clone()).collect::<Vec<_>>());
     let bronze = Bronze { table: run.bronze_of(&source.name)?, cached: Some(batches) };
-    let decided = decide::decide(&context, source, bronze, None).await?;
+    let decided = decide::decide(&context, source, bronze, None, run.discards_of(source)).await?;
     let mut rejected: HashMap<&str, HashSet<i64>> = HashMap::new();
     for (file, line) in decided.rejected.values().flatten() {
         rejected.entry(file.as_ref()).or_default().insert(*line);

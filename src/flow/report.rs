@@ -10,9 +10,9 @@ use super::Run;
 use super::balance::BalanceRow;
 use super::bronze::FileReport;
 use super::checks::CheckResult;
-use super::dirty::Work;
+use super::dirty::{self, Work};
 use super::landing::Pending;
-use super::model::describe;
+use super::model::{Computed, describe};
 use super::recent::Part;
 use super::serving::Publication;
 use crate::error::Result;
@@ -25,7 +25,7 @@ use crate::project::source::Source;
 pub struct Report {
     pub run_id: i64,
     /// `run` or `stream`.
-    pub command: &'static str,
+    pub command: String,
     pub new_files: usize,
     pub unclaimed_files: usize,
     pub steps: Vec<Step>,
@@ -58,6 +58,8 @@ pub struct Step {
     pub late: Option<u64>,
     #[serde(skip)]
     pub files: usize,
+    /// Partitions that were computed again, came out as they were and were left as they are.
+    pub unchanged: usize,
     #[serde(skip)]
     pub warnings: BTreeMap<String, u64>,
 }
@@ -80,14 +82,15 @@ impl Step {
             quarantined: Some(files.iter().map(|file| file.quarantined).sum()),
             late: source.watermark_delay.map(|_| files.iter().map(|file| file.late.records).sum()),
             files: files.len(),
+            unchanged: 0,
             warnings,
         }
     }
 
-    pub(super) fn computed(model: &Model, part: &Part, rows: u64, elapsed: Duration) -> Self {
+    pub(super) fn computed(model: &Model, part: &Part, computed: &Computed, elapsed: Duration) -> Self {
         Self {
             table: model.table.to_string(),
-            rows,
+            rows: computed.rows,
             scope: match &part.append {
                 Some(_) if part.work == Work::Nothing => "appended".to_owned(),
                 _ => describe(&part.work),
@@ -97,6 +100,7 @@ impl Step {
             quarantined: None,
             late: None,
             files: 0,
+            unchanged: computed.num_unchanged,
             warnings: BTreeMap::new(),
         }
     }
@@ -128,7 +132,7 @@ impl Report {
     /// An empty report of the run.
     pub fn begin(run: &Run) -> Self {
         Self {
-            command: run.command,
+            command: run.command.clone(),
             run_id: run.id,
             new_files: 0,
             unclaimed_files: 0,
@@ -190,19 +194,25 @@ impl Report {
         found
     }
 
-    /// Models that have changed since their partitions were computed.
-    pub(super) fn warn_of_stale(&mut self, run: &Run) {
+    /// What has changed since partitions were computed: models, and the rules that decide over records.
+    pub(super) async fn warn_of_stale(&mut self, run: &Run) -> Result<()> {
         for model in run.project.stored_models() {
-            let table = run.table(&model.table).ok().and_then(|table| table.snapshot());
-            let files = table.into_iter().flat_map(|snapshot| snapshot.files.values());
-            let stale =
-                files.filter(|file| file.tag("fingerprint") != Some(model.fingerprint.as_str())).count();
-            if stale > 0 {
-                let name =
-                    format!("files of {} are older than its query; run with `--full-refresh`", model.table);
-                self.warnings.insert(name, stale as u64);
+            let stale = dirty::stale(run, model)?;
+            if !stale.is_empty() {
+                let name = format!(
+                    "partitions of {} were computed by an older form of it; `medallion rerun --stale` mends them",
+                    model.table
+                );
+                self.warnings.insert(name, stale.num_partitions() as u64);
             }
         }
+        for (source, dates) in super::stale_decisions(run).await? {
+            let name = format!(
+                "dates of {source} were decided by older rules; `medallion rerun --stale` decides them again"
+            );
+            self.warnings.insert(name, dates.len() as u64);
+        }
+        Ok(())
     }
 
     /// Completes the report and appends it, with the balance, to the ledger.
@@ -234,7 +244,7 @@ impl Report {
             ledger::runs_schema(),
             vec![
                 ledger::integers([run.id]),
-                ledger::texts([self.command]),
+                ledger::texts([&run.command]),
                 ledger::timestamps([run.started_at]),
                 ledger::timestamps([chrono::Utc::now().timestamp_micros()]),
                 ledger::texts([if has_failed { "failed" } else { "done" }]),
@@ -272,11 +282,27 @@ fn positions(run: &Run) -> BTreeMap<String, i64> {
 }
 
 /// Whether the last run has closed with the tables as they are: balance and checks speak of them and found nothing.
-pub(super) fn is_closed(run: &Run) -> bool {
+///
+/// # Errors
+/// The store's.
+pub(super) async fn is_closed(run: &Run) -> Result<bool> {
     let runs = &run.ledger.runs;
-    let is_empty = run.zone_tables().all(|table| table.version() < 0);
-    let is_known = run
-        .zone_tables()
-        .all(|table| table.version() < 0 || runs.position(table.name()) == Some(table.version()));
-    is_empty || (is_known && runs.position(UNSETTLED) == Some(0))
+    if run.zone_tables().all(|table| table.version() < 0) {
+        return Ok(true);
+    }
+    if runs.position(UNSETTLED) != Some(0) {
+        return Ok(false);
+    }
+    for table in run.zone_tables().filter(|table| table.version() >= 0) {
+        let Some(known) = runs.position(table.name()) else {
+            return Ok(false);
+        };
+        // a compaction since then has changed no row
+        if known != table.version()
+            && table.changed_since(known, 1).await?.is_none_or(|changed| !changed.is_empty())
+        {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }

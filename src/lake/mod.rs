@@ -5,6 +5,7 @@
 
 pub mod durable;
 pub mod log;
+pub mod maintain;
 pub mod scan;
 pub mod schema;
 pub mod table;

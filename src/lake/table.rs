@@ -46,8 +46,10 @@ pub enum Change {
     Replace(BTreeSet<PartitionKey>),
     /// Replaces everything.
     ReplaceAll,
-    /// Puts the same rows into other files: those with these paths go.
+    /// Replaces the files with these paths by files that hold the same rows: nothing changes for who reads the log.
     Rewrite(BTreeSet<String>),
+    /// Replaces the files with these paths by whatever the new ones hold.
+    Swap(BTreeSet<String>),
 }
 
 /// What one hop produced for one table.
@@ -64,6 +66,14 @@ pub struct Commit {
     /// What else is worth keeping in the log entry.
     pub info: serde_json::Value,
     pub description: String,
+}
+
+impl Commit {
+    /// Whether it speaks of files that it expects to be there.
+    fn names_files(&self) -> bool {
+        matches!(self.change, Change::Rewrite(_) | Change::Swap(_))
+            || self.adds.iter().any(|add| !add.data_change)
+    }
 }
 
 /// How a commit ended.
@@ -182,11 +192,13 @@ impl Table {
             return None;
         }
         let store = self.lake.store();
+        // the checkpoint before it spares replaying the whole log
         let checkpoint = (version + 1) / CHECKPOINT_INTERVAL * CHECKPOINT_INTERVAL - 1;
         if checkpoint >= 0
-            && let Ok(found) = log::load_version(store.as_ref(), &self.root, Some(checkpoint), version).await
+            && let Ok(snapshot) =
+                log::load_version(store.as_ref(), &self.root, Some(checkpoint), version).await
         {
-            return Some(found);
+            return Some(snapshot);
         }
         log::load_version(store.as_ref(), &self.root, None, version).await.ok()
     }
@@ -209,6 +221,26 @@ impl Table {
             }
         }
         Ok(0)
+    }
+
+    /// The same table as it was: for reading only, a commit on top of it would be refused.
+    #[must_use]
+    pub fn with_snapshot(&self, snapshot: Option<Snapshot>) -> Table {
+        Table { snapshot: snapshot.map(Arc::new), ..self.clone() }
+    }
+
+    /// A table of the same place that holds `files` of `snapshot` only.
+    #[must_use]
+    pub fn with_files(&self, metadata: &Metadata, files: impl IntoIterator<Item = Arc<Add>>) -> Table {
+        let files = files.into_iter().map(|file| (file.path.clone(), file)).collect();
+        let version = self.version();
+        self.with_snapshot(Some(Snapshot {
+            version,
+            metadata: metadata.clone(),
+            files,
+            txns: BTreeMap::new(),
+            timestamp: 0,
+        }))
     }
 
     /// The `medallion` record of a log entry; null where the entry is another writer's.
@@ -285,7 +317,7 @@ impl Table {
         let timestamp = now.max(before + 1);
         let mode = match commit.change {
             Change::Append => "Append",
-            Change::Replace(_) | Change::ReplaceAll | Change::Rewrite(_) => "Overwrite",
+            Change::Replace(_) | Change::ReplaceAll | Change::Rewrite(_) | Change::Swap(_) => "Overwrite",
         };
         let is_rewrite = matches!(commit.change, Change::Rewrite(_));
         let mut actions = vec![Action::CommitInfo(json!({
@@ -306,7 +338,8 @@ impl Table {
                 if snapshot.metadata.schema_string != schema_string
                     || snapshot.metadata.partition_columns != commit.partition =>
             {
-                if commit.change != Change::ReplaceAll && !self.is_widening(commit)? {
+                let is_whole = matches!(commit.change, Change::ReplaceAll | Change::Swap(_));
+                if !is_whole && !self.is_widening(commit)? {
                     let remedy = match self.root.as_ref().starts_with("bronze") {
                         true => "bronze is never rewritten: give the column a new name or begin a new lake",
                         false => "run with `--full-refresh`",
@@ -379,9 +412,11 @@ impl Table {
         match &commit.change {
             Change::Append => Vec::new(),
             Change::ReplaceAll => files.cloned().collect(),
-            Change::Rewrite(paths) => files.filter(|file| paths.contains(&file.path)).cloned().collect(),
             Change::Replace(partitions) => {
                 files.filter(|file| is_within(columns, &file.partition_values, partitions)).cloned().collect()
+            }
+            Change::Rewrite(paths) | Change::Swap(paths) => {
+                files.filter(|file| paths.contains(&file.path)).cloned().collect()
             }
         }
     }
@@ -391,20 +426,25 @@ impl Table {
             Err(Error::conflict(format!("another run {what} `{}` at the same time; run again", self.name)))
         };
         let ours: BTreeSet<&String> = commit.positions.keys().collect();
+        // a file that is named again (with other tags) must still be there, too
+        let renamed = commit.adds.iter().filter(|add| !add.data_change).map(|add| add.path.clone());
         let removed: BTreeSet<String> =
-            self.replaced_files(commit).iter().map(|file| file.path.clone()).collect();
+            self.replaced_files(commit).iter().map(|file| file.path.clone()).chain(renamed).collect();
         for action in winner {
             match action {
                 Action::MetaData(_) | Action::Protocol(_) => return conflict("changed the schema of"),
                 Action::Txn(txn) if ours.contains(&txn.app_id) => return conflict("has advanced"),
-                Action::Remove(remove) if removed.contains(&remove.path) => {
+                // a compaction has put the same rows elsewhere: who replaces them replaces those
+                Action::Remove(remove)
+                    if removed.contains(&remove.path) && (remove.data_change || commit.names_files()) =>
+                {
                     return conflict("replaced files of");
                 }
                 Action::Add(add) if add.data_change => {
                     let columns = &commit.partition;
                     let overlaps = match &commit.change {
                         Change::Append | Change::Rewrite(_) => false,
-                        Change::ReplaceAll => true,
+                        Change::ReplaceAll | Change::Swap(_) => true,
                         Change::Replace(partitions) => is_within(columns, &add.partition_values, partitions),
                     };
                     if overlaps {

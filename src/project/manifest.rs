@@ -123,6 +123,8 @@ pub struct SourceManifest {
     #[serde(default)]
     pub late: LatePolicy,
     pub future_limit: Option<String>,
+    /// How long there may be nothing new.
+    pub freshness: Option<String>,
     #[serde(default)]
     pub money: Vec<String>,
     pub columns: Vec<ColumnManifest>,
@@ -208,6 +210,8 @@ pub struct ModelManifest {
     pub dates_of: Option<String>,
     /// The output can have every date from this input's first to its last.
     pub calendar_of: Option<String>,
+    /// How long a change of an input may wait.
+    pub freshness: Option<String>,
     /// How a partition of the output depends on the inputs, where it is not the same date of each.
     #[serde(default)]
     pub inputs: BTreeMap<String, InputManifest>,

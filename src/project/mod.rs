@@ -6,7 +6,9 @@
 pub mod cql;
 pub mod cql_type;
 pub mod diagnostics;
+pub mod fingerprint;
 mod graph;
+pub mod lineage;
 pub mod manifest;
 pub mod mart;
 pub mod model;
@@ -64,6 +66,8 @@ pub struct Watch {
 pub struct Reference {
     pub name: String,
     pub rows: RecordBatch,
+    /// Changes when its values change.
+    pub fingerprint: String,
 }
 
 /// A query that must return no row: `sql/checks/<name>.sql`.

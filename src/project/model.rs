@@ -25,6 +25,8 @@ pub struct Model {
     pub column_descriptions: BTreeMap<String, String>,
     /// What the query returns, as the lake keeps it.
     pub schema: SchemaRef,
+    /// How long a change of an input may wait to be computed; microseconds.
+    pub freshness: Option<i64>,
     /// Changes when the query, its contract or the reference data that it reads change.
     pub fingerprint: String,
 }

@@ -24,6 +24,10 @@ pub struct Source {
     pub watermark_delay: Option<i64>,
     /// What becomes of a record behind the watermark.
     pub late: LatePolicy,
+    /// How long there may be nothing new; microseconds.
+    pub freshness: Option<i64>,
+    /// Changes when what decides over its records changes: key, rules, warnings, the reference data that they read.
+    pub fingerprint: String,
 }
 
 /// How records with one key relate.

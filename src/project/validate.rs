@@ -17,7 +17,7 @@ use super::model::{Dates, Model, Span};
 use super::read::{Pair, Text, Written};
 use super::source::{Mode, Rule, Source, Warning};
 use super::sql::{self, PARTITIONS_SUFFIX, TableName};
-use super::{Check, Generator, Project, Question, Reference, Watch, cql, graph, mart};
+use super::{Check, Generator, Project, Question, Reference, Watch, cql, fingerprint, graph, mart};
 use crate::decode::{Column, Format, Layout, Type};
 use crate::engine;
 use crate::generate::query;
@@ -46,18 +46,18 @@ const ENGINE_ERROR_TYPES: [&str; 7] = [
     "duplicate_conflict",
 ];
 
-/// Version of what the engine computes for a model; raising it makes every partition stale.
-const ENGINE_VERSION: &str = "1";
-
 pub(super) async fn validate(folder: &Path, written: Written, found: &mut Diagnostics) -> Option<Project> {
     let limits = written.project.limits.clone();
-    let sources: Vec<Source> = written
+    let mut sources: Vec<Source> = written
         .sources
         .iter()
         .filter_map(|(name, (text, manifest))| source(name, text, manifest, &limits, found))
         .collect();
     let references: Vec<Reference> =
         written.references.iter().filter_map(|(name, text)| reference(name, text, found)).collect();
+    for source in &mut sources {
+        source.fingerprint = fingerprint::of_source(source, &references);
+    }
     let planner = Planner::new(&sources, &references);
     for source in &sources {
         check_rules(source, &written.sources[&source.name].0, &planner, found).await;
@@ -256,6 +256,7 @@ fn source(
             "only a source with a `watermark_delay` has late records",
         );
     }
+    let freshness = manifest.freshness.as_deref().and_then(|objective| duration(objective, text, found));
     let required: Vec<usize> = manifest
         .columns
         .iter()
@@ -309,6 +310,8 @@ fn source(
         warnings: manifest.warnings.iter().map(warning).collect(),
         watermark_delay,
         late: manifest.late,
+        freshness,
+        fingerprint: String::new(),
     })
 }
 
@@ -396,7 +399,11 @@ fn reference(name: &str, text: &Text, found: &mut Diagnostics) -> Option<Referen
     let arrays: Vec<ArrayRef> =
         columns.into_iter().map(|column| Arc::new(StringViewArray::from(column)) as ArrayRef).collect();
     match RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays) {
-        Ok(rows) => Some(Reference { name: name.to_owned(), rows }),
+        Ok(rows) => Some(Reference {
+            name: name.to_owned(),
+            rows,
+            fingerprint: fingerprint::of_reference(&text.text),
+        }),
         Err(error) => {
             found.add(&text.file, 0, error.to_string());
             None
@@ -565,10 +572,8 @@ async fn model(
     }
     let inputs = stored_inputs(reads, earlier, manifest, toml, sources, found);
     let dates = dates(manifest, &inputs, toml, found);
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(ENGINE_VERSION.as_bytes());
-    hash_query(&mut hasher, &pair.code.text, reads, earlier, references);
-    hasher.update(toml.text.as_bytes());
+    let freshness = manifest.freshness.as_deref().and_then(|objective| duration(objective, toml, found));
+    let fingerprint = fingerprint::of_model(&pair.code.text, manifest, &schema, reads, earlier, references);
     Some(Model {
         table: table.clone(),
         file: pair.code.file.clone(),
@@ -582,29 +587,9 @@ async fn model(
         inputs,
         column_descriptions: manifest.columns.clone(),
         schema: if schema.fields().is_empty() { Model::unresolved_schema() } else { schema },
-        fingerprint: hasher.finalize().to_hex()[..16].to_owned(),
+        freshness,
+        fingerprint,
     })
-}
-
-fn hash_query(
-    hasher: &mut blake3::Hasher,
-    text: &str,
-    reads: &BTreeSet<TableName>,
-    earlier: &[Model],
-    references: &[Reference],
-) {
-    hasher.update(text.as_bytes());
-    for input in reads {
-        if input.schema == "reference" {
-            let reference = references.iter().find(|reference| reference.name == input.table);
-            if let Some(reference) = reference {
-                hasher.update(format!("{:?}", reference.rows).as_bytes());
-            }
-        }
-        if let Some(view) = earlier.iter().find(|model| model.is_view && model.table == *input) {
-            hasher.update(view.fingerprint.as_bytes());
-        }
-    }
 }
 
 fn check_accounts_for(

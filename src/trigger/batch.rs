@@ -1,6 +1,6 @@
 //! Batch: everything that waits, once.
 
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::flow::report::Report;
 use crate::flow::{self, Run, lock};
 
@@ -10,7 +10,35 @@ use crate::flow::{self, Run, lock};
 /// `Conflict` where another run holds the lake, and those of [`flow::advance`].
 pub async fn run(run: &mut Run, is_full_refresh: bool) -> Result<Report> {
     run.is_full_refresh = is_full_refresh;
-    flow::advance(run).await
+    let done = flow::advance(run).await;
+    told(run, done).await
+}
+
+/// An error that stopped a run is told to the ledger too, where it can be; one that another run caused is not news.
+async fn told(run: &mut Run, done: Result<Report>) -> Result<Report> {
+    if let Err(error) = &done
+        && !matches!(error.kind(), ErrorKind::Conflict | ErrorKind::Usage)
+        && let Err(again) = flow::runs::record_error(run, error).await
+    {
+        tracing::warn!(error = %again, "the ledger could not be told of the error");
+    }
+    done
+}
+
+/// Runs the flow from bronze on: what is wanted, and what waits there; landing is not looked at.
+///
+/// # Errors
+/// As [`run`].
+pub async fn rerun(run: &mut Run) -> Result<Report> {
+    let done = async {
+        flow::interventions::resume(run).await?;
+        let mut report = Report::begin(run);
+        flow::refresh(run, &mut report).await?;
+        flow::settle(run, &mut report).await?;
+        Ok(report)
+    }
+    .await;
+    told(run, done).await
 }
 
 /// Takes the lake for a run.

@@ -64,7 +64,7 @@ pub async fn run(
     meter: &Arc<Meter>,
     watches: &mut [Watch],
 ) -> Result<Report> {
-    run.command = "stream";
+    run.command = "stream".to_owned();
     run.lake.checkpoint_in_background();
     run.remember_recent(run.project.stream.ids_bytes);
     let mut failures = 0;

@@ -120,7 +120,7 @@ fn status_and_balance_print_every_format() {
             .as_i64()
             .unwrap()
     );
-    assert!(tables.iter().all(|table| table["waits"] == "" && table["stale_files"] == 0), "{status}");
+    assert!(tables.iter().all(|table| table["waits"] == "" && table["stale_partitions"] == 0), "{status}");
     let balance = ask(&["--format", "json", "balance"]).json();
     assert!(balance.as_array().unwrap().iter().all(|row| row["difference"] == "0.000000"), "{balance}");
     for command in ["status", "balance"] {
@@ -228,10 +228,24 @@ fn a_landing_folder_that_is_not_there_is_told() {
 
 #[test]
 fn every_command_has_help_with_what_it_does() {
-    let commands: [&[&str]; 12] = [
+    let commands: [&[&str]; 26] = [
         &[],
         &["check"],
         &["run"],
+        &["rerun"],
+        &["runs", "list"],
+        &["runs", "show"],
+        &["diff"],
+        &["restore"],
+        &["optimize"],
+        &["vacuum"],
+        &["gc"],
+        &["explain-row"],
+        &["lineage"],
+        &["doctor"],
+        &["quarantine", "export"],
+        &["quarantine", "redrive"],
+        &["quarantine", "discard"],
         &["query"],
         &["sql"],
         &["status"],

@@ -8,7 +8,7 @@ use crate::support::{Contents, Place, copy_folder, log_entries, reference_lake};
 
 /// Whether a run with this kill point was killed; one that is not must end well.
 #[track_caller]
-fn is_killed(place: &Place, point: &str, arguments: &[&str]) -> bool {
+pub fn is_killed(place: &Place, point: &str, arguments: &[&str]) -> bool {
     let mut command = place.command(arguments);
     let done = crate::support::Done::of(command.env("MEDALLION_KILL_AT", point).output().unwrap());
     match done.code {

@@ -1,0 +1,66 @@
+//! `medallion doctor`
+
+use clap::Args;
+
+use super::Places;
+use super::output::{Format, print_cells, print_text};
+use crate::error::{ErrorKind, Result};
+use crate::flow::doctor::{self, Finding};
+use crate::telemetry::Progress;
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Looks at every table's log, checkpoints and files, and at the ledger against the tables; changes nothing.\n\
+    Ends with exit code 4 where it finds a problem. Notes are no problems.\n\n\
+    Examples:\n  medallion doctor\n  medallion doctor --deep      reads every row too"
+)]
+pub struct DoctorArgs {
+    /// Read every file of the newest versions, and count its rows
+    #[arg(long)]
+    deep: bool,
+}
+
+pub async fn run(places: &Places, args: &DoctorArgs) -> Result<u8> {
+    let progress = Progress::new(!places.quiet);
+    let project = places.load().await?;
+    let lake = places.lake(&project)?;
+    let mut found: Vec<Finding> = Vec::new();
+    for name in doctor::tables(&project) {
+        progress.stage(&format!("looking at {name}"));
+        found.extend(doctor::examine(&lake, &name, args.deep).await?);
+    }
+    let can_compare =
+        !found.iter().any(|finding| finding.kind == "problem" && finding.what.contains("log entry"));
+    if can_compare {
+        let run = places.open_on(project, lake, progress.clone()).await?;
+        found.extend(doctor::compare(&run).await?);
+    }
+    progress.finish();
+    let num_problems = found.iter().filter(|finding| finding.kind == "problem").count();
+    if places.format == Format::Json {
+        print_text(&format!("{}\n", serde_json::to_string_pretty(&found)?))?;
+    } else {
+        let names = ["", "table", "what", "what to do"].map(str::to_owned);
+        let cells: Vec<Vec<String>> = found
+            .iter()
+            .map(|finding| {
+                vec![
+                    finding.kind.to_owned(),
+                    finding.table.clone(),
+                    finding.what.clone(),
+                    finding.remedy.clone(),
+                ]
+            })
+            .collect();
+        if !cells.is_empty() || places.format == Format::Csv {
+            print_cells(&names, &cells, places.format)?;
+        }
+        if places.format == Format::Table {
+            print_text(&match num_problems {
+                0 => "the lake is sound\n".to_owned(),
+                problems => format!("{problems} problems\n"),
+            })?;
+        }
+    }
+    Ok(if num_problems == 0 { 0 } else { ErrorKind::Data.exit_code() })
+}

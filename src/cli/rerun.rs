@@ -1,0 +1,214 @@
+//! `medallion rerun`
+
+use chrono::NaiveDate;
+use clap::{ArgGroup, Args, ValueEnum};
+
+use super::Places;
+use super::output::{Format, print_cells, print_text};
+use super::run::render;
+use crate::error::{Error, ErrorKind, Result};
+use crate::flow::plan::{self, Order, Plan, Request, Which};
+use crate::telemetry::Progress;
+use crate::trigger::batch;
+
+#[derive(Debug, Args)]
+#[command(
+    group(ArgGroup::new("which").args(["stale", "missing", "failed"])),
+    after_help = "Partitions that come out as they were are left as they are, and what reads them is not computed again.\n\
+    A rerun can be stopped and run again at any time.\n\n\
+    Examples:\n  \
+    medallion rerun --from 2025-08-01 --to 2025-08-03 --dry-run   what it would do\n  \
+    medallion rerun --from 2025-08-01 --to 2025-08-01             that day, in every table, and what depends on it\n  \
+    medallion rerun --from 2025-08-01 --to 2025-08-01 --select gold.finops_daily_usage --only\n  \
+    medallion rerun --select silver.users                         a table without dates\n  \
+    medallion rerun --stale                                       after a model, a rule or a reference table changed\n  \
+    medallion rerun --stale --order newest --max-partitions 100   the newest first, the rest another time\n  \
+    medallion rerun --missing                                     what should be there and is not"
+)]
+pub struct RerunArgs {
+    /// The first date, YYYY-MM-DD
+    #[arg(long, value_name = "DATE")]
+    from: Option<NaiveDate>,
+    /// The last date, included
+    #[arg(long, value_name = "DATE")]
+    to: Option<NaiveDate>,
+    /// Only these tables, and what depends on them; `bronze.<source>` decides its records again
+    #[arg(long, value_name = "TABLE", num_args = 1..)]
+    select: Vec<String>,
+    /// What was computed or decided by an older form of the project
+    #[arg(long)]
+    stale: bool,
+    /// What should have rows or files and has none
+    #[arg(long)]
+    missing: bool,
+    /// What an earlier run has left undone
+    #[arg(long)]
+    failed: bool,
+    /// And everything that depends on them (this is the default)
+    #[arg(long, conflicts_with = "only")]
+    downstream: bool,
+    /// Leave what depends on them to the next run
+    #[arg(long)]
+    only: bool,
+    /// Compute what depends on them also where its input came out as it was
+    #[arg(long)]
+    force: bool,
+    /// Show the plan and end
+    #[arg(long)]
+    dry_run: bool,
+    /// Which come first
+    #[arg(long, value_enum, default_value = "oldest")]
+    order: OrderName,
+    /// At most so many of the partitions that are asked for; the rest is left to a later call
+    #[arg(long, value_name = "N")]
+    max_partitions: Option<usize>,
+    /// Models that are computed at the same time
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=64))]
+    concurrency: u8,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum OrderName {
+    Oldest,
+    Newest,
+}
+
+impl RerunArgs {
+    fn request(&self) -> Result<Request> {
+        let which = match (self.stale, self.missing, self.failed) {
+            (true, ..) => Which::Stale,
+            (_, true, _) => Which::Missing,
+            (_, _, true) => Which::Failed,
+            _ => Which::Dates,
+        };
+        let has_dates = self.from.is_some() && self.to.is_some();
+        if which == Which::Dates
+            && !has_dates
+            && (self.select.is_empty() || self.from.is_some() != self.to.is_some())
+        {
+            return Err(Error::usage(
+                "say what to compute again: `--from DATE --to DATE`, `--select TABLE`, `--stale`, `--missing` or \
+                 `--failed`",
+            ));
+        }
+        if let (Some(from), Some(to)) = (self.from, self.to)
+            && from > to
+        {
+            return Err(Error::usage(format!("`--from {from}` is after `--to {to}`")));
+        }
+        Ok(Request {
+            which,
+            from: self.from.map(|date| date.to_epoch_days()),
+            to: self.to.map(|date| date.to_epoch_days()),
+            select: self.select.iter().map(|table| plan::parse_table(table)).collect::<Result<_>>()?,
+            is_only: self.only,
+            is_forced: self.force,
+            order: match self.order {
+                OrderName::Oldest => Order::OldestFirst,
+                OrderName::Newest => Order::NewestFirst,
+            },
+            max_partitions: self.max_partitions,
+        })
+    }
+
+    /// The command as the ledger keeps it.
+    fn text(&self) -> String {
+        let mut text = "rerun".to_owned();
+        for (flag, is_set) in
+            [(" --stale", self.stale), (" --missing", self.missing), (" --failed", self.failed)]
+        {
+            if is_set {
+                text.push_str(flag);
+            }
+        }
+        for (flag, date) in [("from", self.from), ("to", self.to)] {
+            if let Some(date) = date {
+                text.push_str(&format!(" --{flag} {date}"));
+            }
+        }
+        for table in &self.select {
+            text.push_str(&format!(" --select {table}"));
+        }
+        if self.only {
+            text.push_str(" --only");
+        }
+        text
+    }
+}
+
+pub async fn run(places: &Places, args: &RerunArgs) -> Result<u8> {
+    let request = args.request()?;
+    let progress = Progress::new(!places.quiet);
+    let project = places.load().await?;
+    let lake = places.lake(&project)?;
+    let _lock = match args.dry_run {
+        true => None,
+        false => Some(batch::lock(&lake)?),
+    };
+    let mut run = places.open_on(project, lake, progress.clone()).await?;
+    let plan = plan::plan(&run, &request).await?;
+    if args.dry_run {
+        progress.finish();
+        show(&plan, places.format)?;
+        return Ok(0);
+    }
+    if places.format == Format::Table {
+        show(&plan, places.format)?;
+    }
+    run.command = args.text();
+    run.concurrency = usize::from(args.concurrency);
+    run.wanted = plan.wanted.clone();
+    let report = batch::rerun(&mut run).await;
+    progress.finish();
+    let report = report?;
+    match places.format {
+        Format::Json => {
+            let done = serde_json::json!({"plan": plan, "report": report});
+            print_text(&format!("{}\n", serde_json::to_string_pretty(&done)?))?;
+        }
+        _ => print_text(&render(&report))?,
+    }
+    if plan.partitions_left > 0 && places.format == Format::Table {
+        print_text(&format!("{} partitions are left; run again\n", plan.partitions_left))?;
+    }
+    let verdict = report.verdict();
+    for line in &verdict {
+        tracing::error!("{line}");
+    }
+    Ok(if verdict.is_empty() { 0 } else { ErrorKind::Data.exit_code() })
+}
+
+fn show(plan: &Plan, format: Format) -> Result<()> {
+    if format == Format::Json {
+        return print_text(&format!("{}\n", serde_json::to_string_pretty(plan)?));
+    }
+    if plan.steps.is_empty() && format == Format::Table {
+        return print_text("no partition is to be computed again\n");
+    }
+    let names = ["table", "partitions", "which", "rows", "bytes", "why"].map(str::to_owned);
+    let cells: Vec<Vec<String>> = plan
+        .steps
+        .iter()
+        .map(|step| {
+            vec![
+                step.table.clone(),
+                step.partitions.to_string(),
+                step.scope.clone(),
+                step.rows.to_string(),
+                step.bytes.to_string(),
+                step.why.to_owned(),
+            ]
+        })
+        .collect();
+    print_cells(&names, &cells, format)?;
+    if format == Format::Table {
+        let partitions: usize = plan.steps.iter().map(|step| step.partitions).sum();
+        let rows: u64 = plan.steps.iter().map(|step| step.rows).sum();
+        let bytes: i64 = plan.steps.iter().map(|step| step.bytes).sum();
+        let time = plan.estimated_seconds.map_or_else(String::new, |seconds| {
+            format!(", about {seconds:.1} s by the pace of the last run if everything comes out changed")
+        });
+        print_text(&format!("\n{partitions} partitions, {rows} rows, {bytes} bytes{time}\n\n"))?;
+    }
+    Ok(())
+}

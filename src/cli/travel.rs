@@ -1,0 +1,147 @@
+//! `medallion diff` and `restore`
+
+use clap::Args;
+
+use super::Places;
+use super::output::{Format, plain, print_cells, print_text};
+use super::run::render;
+use crate::error::{Error, ErrorKind, Result};
+use crate::flow::plan::parse_table;
+use crate::flow::report::Report;
+use crate::flow::travel::{self, AsOf};
+use crate::project::sql::TableName;
+use crate::telemetry::Progress;
+use crate::trigger::batch;
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "A version is a number (see `medallion status`), a time in UTC or a date (its end).\n\n\
+    Examples:\n  \
+    medallion diff gold.finops_daily_usage 3 4\n  \
+    medallion --format json diff gold.revenue_monthly 2025-08-30 2025-08-31T12:00:00Z"
+)]
+pub struct DiffArgs {
+    /// The table
+    table: String,
+    /// The earlier version or time
+    from: AsOf,
+    /// The later one
+    to: AsOf,
+    /// Show at most so many rows; all are counted
+    #[arg(long, default_value_t = 100)]
+    limit: usize,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Models follow from what they read: a restored table stays until its inputs change or it is rerun. To undo\n\
+    a wrong model, put the old one back and `medallion rerun --stale`.\n\n\
+    Examples:\n  \
+    medallion restore gold.revenue_monthly --to 3\n  \
+    medallion restore gold --to 2025-08-30T12:00:00Z     every mart, as it was then"
+)]
+pub struct RestoreArgs {
+    /// A table of silver or gold, or one of these zones
+    what: String,
+    /// The version (of one table), time in UTC or date (its end)
+    #[arg(long)]
+    to: AsOf,
+    /// Compute what depends on it in the next run
+    #[arg(long)]
+    only: bool,
+}
+
+pub async fn diff(places: &Places, args: &DiffArgs) -> Result<u8> {
+    let run = places.open(Progress::new(false)).await?;
+    let name = parse_table(&args.table)?;
+    let found = travel::diff(&run, &name, args.from, args.to, args.limit).await?;
+    if places.format == Format::Json {
+        print_text(&format!("{}\n", serde_json::to_string_pretty(&found)?))?;
+        return Ok(0);
+    }
+    let names: Vec<String> = std::iter::once("change".to_owned())
+        .chain(found.key.iter().cloned())
+        .chain(["what".to_owned()])
+        .collect();
+    let cells: Vec<Vec<String>> = found
+        .differences
+        .iter()
+        .map(|difference| {
+            let columns = difference.columns.iter();
+            let what: Vec<String> =
+                columns.map(|(column, was, is)| plain(&format!("{column}: {was} → {is}"))).collect();
+            std::iter::once(difference.change.to_owned())
+                .chain(difference.key.iter().map(|value| plain(value)))
+                .chain([what.join(", ")])
+                .collect()
+        })
+        .collect();
+    print_cells(&names, &cells, places.format)?;
+    if places.format == Format::Table {
+        print_text(&format!(
+            "\n{} added, {} removed, {} changed\n",
+            found.added, found.removed, found.changed
+        ))?;
+    }
+    Ok(0)
+}
+
+pub async fn restore(places: &Places, args: &RestoreArgs) -> Result<u8> {
+    let progress = Progress::new(!places.quiet);
+    let project = places.load().await?;
+    let lake = places.lake(&project)?;
+    let _lock = batch::lock(&lake)?;
+    let mut run = places.open_on(project, lake, progress.clone()).await?;
+    let tables: Vec<TableName> = match args.what.as_str() {
+        zone @ ("silver" | "gold") => {
+            if let AsOf::Version(_) = args.to {
+                return Err(Error::usage(format!(
+                    "the tables of `{zone}` have versions of their own; give a time"
+                )));
+            }
+            let models = run.project.stored_models();
+            models.filter(|model| model.table.schema == zone).map(|model| model.table.clone()).collect()
+        }
+        table => vec![parse_table(table)?],
+    };
+    run.command = format!("restore {}", args.what);
+    let mut restored = Vec::new();
+    for table in &tables {
+        // of a zone, tables that did not exist then stay as they are
+        match travel::restore(&mut run, table, args.to).await {
+            Ok(Some(version)) => restored.push(format!("{table} is as in version {version}")),
+            Ok(None) => {}
+            Err(error) if tables.len() > 1 && error.kind() == ErrorKind::Usage => {
+                tracing::warn!(%table, %error, "left as it is");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    let mut verdict = Vec::new();
+    let mut report: Option<Report> = None;
+    if !args.only {
+        let done = batch::rerun(&mut run).await?;
+        verdict = done.verdict();
+        report = Some(done);
+    }
+    run.lake.sync().await?;
+    progress.finish();
+    if places.format == Format::Json {
+        let done = serde_json::json!({"restored": restored, "report": report});
+        print_text(&format!("{}\n", serde_json::to_string_pretty(&done)?))?;
+    } else {
+        if restored.is_empty() {
+            print_text("everything is as it was then\n")?;
+        }
+        for line in &restored {
+            print_text(&format!("{line}\n"))?;
+        }
+        if let Some(report) = report.as_ref().filter(|report| !report.is_idle()) {
+            print_text(&format!("\n{}", render(report)))?;
+        }
+    }
+    for line in &verdict {
+        tracing::error!("{line}");
+    }
+    Ok(if verdict.is_empty() { 0 } else { ErrorKind::Data.exit_code() })
+}

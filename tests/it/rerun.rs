@@ -1,0 +1,305 @@
+//! Reruns: what is asked for and what depends on it is computed again, and the lake is that of a fresh run.
+
+use crate::crash::is_killed;
+use crate::data;
+use crate::mini;
+use crate::support::{Contents, Place, active_files, copy_folder, log_entries, tables, write};
+
+const RULE: &str = "sql/bronze/readings.toml";
+const SILVER: &str = "sql/silver/readings.sql";
+
+/// A lake of the mini project after both batches.
+fn filled() -> Place {
+    let place = mini::place();
+    for batch in mini::batches() {
+        place.land(&batch);
+        place.run();
+    }
+    place
+}
+
+/// What a new lake holds after one run of the place's project over its landing.
+pub fn fresh(place: &Place) -> Contents {
+    let other = Place::of(&place.project);
+    copy_folder(&place.landing, &other.landing);
+    for entry in walk(&place.landing) {
+        let relative = entry.strip_prefix(&place.landing).unwrap();
+        let modified = std::fs::metadata(&entry).unwrap().modified().unwrap();
+        let copy = std::fs::File::options().write(true).open(other.landing.join(relative)).unwrap();
+        copy.set_modified(modified).unwrap();
+    }
+    other.run();
+    Contents::of(&other)
+}
+
+fn walk(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => found.extend(walk(&path)),
+            false => found.push(path),
+        }
+    }
+    found
+}
+
+fn stale_files(place: &Place) -> i64 {
+    let status = place.medallion(&["--format", "json", "status"]);
+    let tables: serde_json::Value = serde_json::from_str(&status.stdout).unwrap();
+    tables.as_array().unwrap().iter().map(|table| table["stale_partitions"].as_i64().unwrap()).sum()
+}
+
+#[track_caller]
+fn assert_nothing_is_left(place: &Place) {
+    assert_eq!(stale_files(place), 0);
+    let before = log_entries(&place.lake);
+    for arguments in [&["rerun", "--stale"][..], &["rerun", "--failed"], &["run"]] {
+        let told = place.medallion(arguments).ok();
+        assert!(told.contains("no table was changed"), "{arguments:?}: {told}");
+    }
+    assert_eq!(before, log_entries(&place.lake));
+    place.medallion(&["balance"]).ok();
+}
+
+#[test]
+fn comments_and_layout_make_nothing_stale() {
+    let place = filled();
+    place.edit(SILVER, "left join silver.sites s", "-- where it is\n  LEFT JOIN silver.sites   s");
+    place.edit("sql/silver/readings.toml", "description = \"Readings.\"", "description = \"What was read.\"");
+    assert_nothing_is_left(&place);
+}
+
+#[test]
+fn a_changed_query_is_stale_until_a_rerun_mends_it() {
+    let place = filled();
+    place.edit(SILVER, "r.amount,", "cast(r.amount * 2 as decimal(18, 6)) as amount,");
+    place.edit("sql/silver/readings.toml", "accounts_for = \"readings\"\n", "");
+    assert!(stale_files(&place) > 0);
+    let told = place.run();
+    assert!(told.contains("no table was changed") && told.contains("medallion rerun --stale"), "{told}");
+    let before = log_entries(&place.lake);
+    let plan = place.medallion(&["--format", "json", "rerun", "--stale", "--dry-run"]).json();
+    let tables: Vec<&str> =
+        plan["steps"].as_array().unwrap().iter().map(|step| step["table"].as_str().unwrap()).collect();
+    assert_eq!(tables, ["silver.readings", "gold.daily", "gold.total"], "{plan}");
+    assert_eq!(before, log_entries(&place.lake), "a dry run commits nothing");
+    let told = place.medallion(&["rerun", "--stale"]).ok();
+    assert!(told.contains("gold.total"), "{told}");
+    Contents::of(&place).assert_equals(&fresh(&place), "rerun --stale");
+    assert_nothing_is_left(&place);
+}
+
+#[test]
+fn a_changed_rule_is_noticed_and_decided_again() {
+    let place = filled();
+    place.edit(RULE, "amount < 0", "amount < -2");
+    let told = place.run();
+    assert!(told.contains("dates of readings were decided by older rules"), "{told}");
+    place.medallion(&["rerun", "--stale"]).ok();
+    Contents::of(&place).assert_equals(&fresh(&place), "another rule");
+    assert_eq!(place.value("select count(*) from silver.readings where amount = -1"), "1");
+    assert_nothing_is_left(&place);
+    // and a rule that is gone leaves nothing behind
+    let text = std::fs::read_to_string(place.project.join(RULE)).unwrap();
+    let without = text.split("[[rules]]").next().unwrap();
+    std::fs::write(place.project.join(RULE), without).unwrap();
+    place.medallion(&["rerun", "--stale"]).ok();
+    Contents::of(&place).assert_equals(&fresh(&place), "no rule");
+    assert_nothing_is_left(&place);
+}
+
+#[test]
+fn a_run_between_a_changed_rule_and_its_rerun_keeps_the_balance() {
+    let place = filled();
+    place.edit(RULE, "amount < 0", "amount < -2");
+    // one more day, and a master that makes every reading be joined again
+    place.land([
+        &mini::readings("c.jsonl", &[mini::reading("c", 3, "-1.5")]),
+        &data::Landed::new("sites_2025-09-01.csv", "site,name,opened\nnorth,Farther North,2024-01-01\n"),
+    ]);
+    place.run();
+    place.medallion(&["balance"]).ok();
+    place.medallion(&["rerun", "--stale"]).ok();
+    Contents::of(&place).assert_equals(&fresh(&place), "a run, then the rerun");
+    assert_nothing_is_left(&place);
+}
+
+#[test]
+fn a_changed_reference_table_is_noticed_wherever_it_changed() {
+    let place = mini::place();
+    let lines: String = (0..50).map(|at| format!("site{at},zone{at}\n")).collect();
+    let reference = place.project.join("sql/reference/zones.csv");
+    write(&reference, format!("site,zone\nnorth,cold\n{lines}").as_bytes());
+    place.edit(
+        SILVER,
+        "left join silver.sites s",
+        "left join reference.zones z on r.site = z.site\nleft join silver.sites s",
+    );
+    place.edit(SILVER, "r.note,", "r.note, z.zone,");
+    place.land(&mini::batches().concat());
+    place.run();
+    assert_eq!(stale_files(&place), 0);
+    std::fs::write(&reference, format!("site,zone\nnorth,cold\n{}", lines.replace("zone25", "changed")))
+        .unwrap();
+    assert!(stale_files(&place) > 0, "a line in the middle of a long table counts");
+    // no row of the lake has that site: the rerun finds them as they were and says so to the log only
+    let before = Contents::of(&place);
+    let gold = active_files(&place.lake.join("gold/daily"));
+    place.medallion(&["rerun", "--stale"]).ok();
+    Contents::of(&place).assert_equals(&before, "nothing depends on that line");
+    assert_eq!(active_files(&place.lake.join("gold/daily")), gold, "nothing downstream was computed");
+    assert_nothing_is_left(&place);
+}
+
+#[test]
+fn a_rerun_of_a_sound_lake_changes_nothing() {
+    let place = filled();
+    let (contents, before) = (Contents::of(&place), log_entries(&place.lake));
+    let files = active_files(&place.lake.join("silver/readings"));
+    for arguments in [
+        &["rerun", "--from", "2025-08-01", "--to", "2025-08-02"][..],
+        &["rerun", "--from", "2025-08-01", "--to", "2025-08-02", "--force"],
+        &["rerun", "--select", "silver.sites"],
+        &["rerun", "--missing"],
+    ] {
+        let told = place.medallion(arguments).ok();
+        assert!(told.contains("no table was changed"), "{arguments:?}: {told}");
+    }
+    assert_eq!(before, log_entries(&place.lake));
+    assert_eq!(files, active_files(&place.lake.join("silver/readings")));
+    Contents::of(&place).assert_equals(&contents, "reruns");
+}
+
+#[test]
+fn partitions_whose_files_are_gone_come_back() {
+    let place = filled();
+    let contents = Contents::of(&place);
+    for table in ["silver/readings", "gold/daily", "gold/total"] {
+        let folder = place.lake.join(table);
+        let (path, _) = active_files(&folder).into_iter().next().unwrap();
+        std::fs::remove_file(folder.join(path)).unwrap();
+    }
+    place.medallion(&["rerun", "--missing"]).ok();
+    Contents::of(&place).assert_equals(&contents, "rerun --missing");
+    assert_nothing_is_left(&place);
+}
+
+#[test]
+fn a_date_that_was_spoiled_is_repaired_with_what_depends_on_it() {
+    let place = filled();
+    let contents = Contents::of(&place);
+    place.edit(SILVER, "r.amount,", "cast(r.amount + 1 as decimal(18, 6)) as amount,");
+    place
+        .medallion(&["rerun", "--select", "silver.readings", "--from", "2025-08-01", "--to", "2025-08-01"])
+        .expect(4)
+        .tells(&["the balance of `readings` (amount, lake) does not hold"]);
+    assert_ne!(&tables(&place.lake)["gold/total"], contents.table("gold/total"), "downstream came too");
+    place.edit(SILVER, "cast(r.amount + 1 as decimal(18, 6)) as amount,", "r.amount,");
+    // its own partition is of the other form, and of the date without rows the log can't say
+    let plan = place.medallion(&["--format", "json", "rerun", "--stale", "--dry-run"]).json();
+    let asked: Vec<_> =
+        plan["steps"].as_array().unwrap().iter().filter(|step| step["why"] == "asked for").collect();
+    assert_eq!((asked.len(), &asked[0]["partitions"]), (1, &2.into()), "{plan}");
+    place.medallion(&["rerun", "--stale"]).ok();
+    Contents::of(&place).assert_equals(&contents, "repaired");
+    assert_nothing_is_left(&place);
+}
+
+#[test]
+fn only_leaves_what_depends_on_it_to_the_next_run() {
+    let place = filled();
+    place.edit(SILVER, "r.note,", "coalesce(r.note, 'none') as note, ");
+    place.edit("sql/gold/daily.sql", "count(*) as readings", "count(note) as readings");
+    let day = ["--from", "2025-08-01", "--to", "2025-08-01"];
+    let before = Contents::of(&place);
+    place.medallion(&[&["rerun", "--select", "silver.readings", "--only"][..], &day].concat()).ok();
+    let after = Contents::of(&place);
+    assert_ne!(before.table("silver/readings"), after.table("silver/readings"));
+    assert_eq!(before.table("gold/daily"), after.table("gold/daily"));
+    let told = place.run();
+    assert!(told.contains("gold.daily"), "the next run computes it: {told}");
+    place.medallion(&["rerun", "--stale"]).ok();
+    Contents::of(&place).assert_equals(&fresh(&place), "only, run, stale");
+}
+
+#[test]
+fn a_limited_rerun_comes_to_its_end() {
+    for order in ["oldest", "newest"] {
+        let place = filled();
+        place.edit(SILVER, "r.note,", "coalesce(r.note, 'none') as note,");
+        place.edit(RULE, "amount < 0", "amount < -2");
+        let mut calls = 0;
+        while stale_files(&place) > 0 {
+            place.medallion(&["rerun", "--stale", "--order", order, "--max-partitions", "1"]).ok();
+            place.medallion(&["balance"]).ok();
+            calls += 1;
+            assert!(calls < 20, "{order} first: it does not come forward");
+        }
+        assert!(calls > 2, "{calls} calls");
+        Contents::of(&place).assert_equals(&fresh(&place), order);
+        assert_nothing_is_left(&place);
+    }
+}
+
+#[test]
+fn a_rerun_killed_at_every_point_is_continued() {
+    let before = filled();
+    before.edit(RULE, "amount < 0", "amount < -2");
+    before.edit(SILVER, "r.note,", "coalesce(r.note, 'none') as note,");
+    let expected = fresh(&before);
+    let mut point = 0;
+    loop {
+        let mut place = Place::of(&before.project);
+        copy_folder(&before.lake, &place.lake);
+        place.landing.clone_from(&before.landing);
+        if !is_killed(&place, &point.to_string(), &["rerun", "--stale"]) {
+            break;
+        }
+        // a run in between must keep the balance, whatever was done
+        if point % 3 == 0 {
+            place.run();
+        }
+        place.medallion(&["rerun", "--stale"]).ok();
+        Contents::of(&place).assert_equals(&expected, &format!("rerun killed at {point}"));
+        assert_nothing_is_left(&place);
+        point += 1;
+    }
+    assert!(point >= 10, "only {point} kill points");
+}
+
+#[test]
+fn the_reference_project_with_another_rule_and_another_taxonomy_is_mended() {
+    let place = Place::copied_reference();
+    place.land(&data::reference());
+    place.run();
+    let rules = std::fs::read_to_string(place.project.join("sql/bronze/usage_events.toml")).unwrap();
+    let changed = rules.replace("-0.01", "-5.00");
+    assert_ne!(rules, changed);
+    std::fs::write(place.project.join("sql/bronze/usage_events.toml"), changed).unwrap();
+    let regions = place.project.join("sql/reference/region_codes.csv");
+    let text = std::fs::read_to_string(&regions).unwrap();
+    std::fs::write(
+        &regions,
+        format!("{}mars,us-east-1\n", text.replace("us-east,us-east-1", "us-east,us-west-1")),
+    )
+    .unwrap();
+    place.medallion(&["rerun", "--stale"]).ok();
+    Contents::of(&place).assert_equals(&fresh(&place), "rerun --stale");
+    assert_nothing_is_left(&place);
+}
+
+#[test]
+fn what_makes_no_sense_is_told() {
+    let place = filled();
+    place.medallion(&["rerun"]).expect(2).tells(&["--stale"]);
+    place.medallion(&["rerun", "--from", "2025-08-02", "--to", "2025-08-01"]).expect(2).tells(&["is after"]);
+    place
+        .medallion(&["rerun", "--select", "gold.nothing"])
+        .expect(2)
+        .tells(&["`gold.nothing`", "gold.daily"]);
+    let lock = std::fs::File::options().write(true).open(place.lake.join("_medallion.lock")).unwrap();
+    lock.lock().unwrap();
+    place.medallion(&["rerun", "--stale"]).expect(5).tells(&["another run holds the lake"]);
+    place.medallion(&["rerun", "--stale", "--dry-run"]).ok();
+}
