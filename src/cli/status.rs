@@ -233,7 +233,7 @@ async fn waiting_since(run: &Run, model: &Model, table: &Table) -> Result<Option
         let Some(input) = TableName::parse(&name).filter(|_| consumed < version) else {
             continue;
         };
-        if let Some(time) = run.table(&input)?.committed_at(consumed + 1).await {
+        if let Ok(time) = run.table(&input)?.committed_at(consumed + 1).await {
             oldest = Some(oldest.map_or(time, |oldest| oldest.min(time)));
         }
     }
