@@ -16,8 +16,9 @@ pub fn hit(place: &str) {
     if let (Ok(wanted), Ok(file)) = (std::env::var("MEDALLION_HOLD_AT"), std::env::var("MEDALLION_HOLD_FILE"))
         && wanted == place
     {
-        while std::path::Path::new(&file).exists() {
-            std::thread::sleep(std::time::Duration::from_millis(5));
+        // the executor's thread is to stand still, as that of a process which is not scheduled
+        while std::path::Path::new(&file).try_exists().unwrap_or(false) {
+            std::thread::park_timeout(std::time::Duration::from_millis(5));
         }
     }
 }

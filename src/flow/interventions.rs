@@ -123,7 +123,7 @@ pub async fn read(ledger: &Ledger) -> Result<Vec<Intervention>> {
             });
         }
     }
-    all.sort_by(|a, b| (a.id, a.place()).cmp(&(b.id, b.place())));
+    all.sort_by_cached_key(|intervention| (intervention.id, intervention.place()));
     Ok(all)
 }
 

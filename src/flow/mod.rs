@@ -522,7 +522,7 @@ async fn decide_changed(run: &mut Run) -> Result<()> {
         let is_changed = since.as_ref().is_none_or(|keys| !keys.is_empty());
         let asked = [run.wanted.decide.get(&source.name), discarded.get(&source.name)];
         let mut asked = asked.into_iter().flatten().flatten().copied().collect::<BTreeSet<i32>>();
-        if bronze.version() < 0 || !(is_changed || !asked.is_empty()) {
+        if bronze.version() < 0 || (!is_changed && asked.is_empty()) {
             continue;
         }
         let dates = match source.mode {

@@ -20,6 +20,7 @@ use crate::error::{During, Error, Result};
 use crate::lake::table::Table;
 use crate::project::mart::Mart;
 use crate::store::ServingStore;
+use crate::store::encode::IsWanted;
 use crate::store::rows::{Partition, TokenRange};
 use crate::store::state::{Claim, GoldVersion, Published, State};
 
@@ -311,7 +312,7 @@ async fn changed_partitions(
         return Ok(Vec::new());
     }
     let is_touched = |key: &[u8]| touched.contains(key);
-    let wanted: Option<&(dyn Fn(&[u8]) -> bool + Sync)> = if is_whole { None } else { Some(&is_touched) };
+    let wanted: Option<&IsWanted<'_>> = if is_whole { None } else { Some(&is_touched) };
     let mut partitions = load(run, mart, history.newest(run, mart)?, range, wanted).await?;
     if is_whole && !is_new {
         touched.extend(store.keys(mart, range).await?);

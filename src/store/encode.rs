@@ -218,6 +218,9 @@ fn in_order(kind: &CqlType, a: &[u8], b: &[u8]) -> std::cmp::Ordering {
     }
 }
 
+/// Whether the partition of this encoded key is asked for.
+pub type IsWanted<'a> = dyn Fn(&[u8]) -> bool + Sync + 'a;
+
 /// Encodes the rows of a mart and gathers them by partition: those whose key is `wanted` and whose token is in `range`.
 ///
 /// # Errors
@@ -226,7 +229,7 @@ pub fn gather(
     mart: &Mart,
     batch: &RecordBatch,
     range: TokenRange,
-    wanted: Option<&dyn Fn(&[u8]) -> bool>,
+    wanted: Option<&IsWanted<'_>>,
     into: &mut Partitions,
 ) -> Result<()> {
     let mut columns = Vec::with_capacity(mart.types.len());

@@ -99,7 +99,7 @@ fn the_later_time_wins_in_whatever_order_writes_arrive() {
                 store.replace(total, partition, at, false).await.unwrap();
             }
             // a value that the new row does not have is not the old row's either
-            assert_eq!(held(store, total).await, [new.clone()], "{}", store.name());
+            assert_eq!(held(store, total).await, std::slice::from_ref(&new), "{}", store.name());
         }
         let gone = Partition::empty(&new.key);
         store.replace(total, &gone, 3000, false).await.unwrap();

@@ -39,9 +39,9 @@ fn the_past_can_be_asked_by_version_and_by_time() {
     place.run();
     let count = "select count(*) as n from silver.readings";
     let before = place.value(count);
-    std::thread::sleep(std::time::Duration::from_millis(5));
+    crate::support::pause(std::time::Duration::from_millis(5));
     let between = chrono::Utc::now().to_rfc3339();
-    std::thread::sleep(std::time::Duration::from_millis(5));
+    crate::support::pause(std::time::Duration::from_millis(5));
     place.land(&second);
     place.run();
     let now = place.value(count);

@@ -205,7 +205,7 @@ async fn connection(client: TcpStream, node: &str, rule: Arc<Rule>) -> io::Resul
     let (mut from_server, to_server) = server.into_split();
     let (to_client, to_server) = (Arc::new(Mutex::new(to_client)), Arc::new(Mutex::new(to_server)));
     // answers of the node that the client gets otherwise, by stream
-    let denied: Arc<Mutex<Vec<([u8; 2], Frame)>>> = Arc::default();
+    let denied: Mutex<Vec<([u8; 2], Frame)>> = Mutex::default();
 
     let answers = async {
         loop {
@@ -254,7 +254,7 @@ async fn connection(client: TcpStream, node: &str, rule: Arc<Rule>) -> io::Resul
     };
     // either side's end is the end
     tokio::select! {
-        ended = async { answers.await } => ended,
-        ended = async { requests.await } => ended,
+        ended = answers => ended,
+        ended = requests => ended,
     }
 }

@@ -134,7 +134,10 @@ impl Served {
     }
 
     pub fn named_rows(&self, query: &str) -> Vec<BTreeMap<String, String>> {
-        let ask = || runtime().block_on(self.space.cql.session().query_unpaged(query.to_owned(), ()));
+        let ask = || {
+            let asked = self.space.cql.session().query_unpaged(query.to_owned(), ());
+            runtime().block_on(asked).map_err(Box::new)
+        };
         let mut answer = ask();
         // a cluster that has just lost a node takes a moment
         wait_until(query, || {
@@ -166,8 +169,7 @@ fn cql_text(value: &Option<CqlValue>) -> String {
         CqlValue::BigInt(value) => value.to_string(),
         CqlValue::Double(value) => {
             let array = Float64Array::from(vec![*value]);
-            let text = ArrayFormatter::try_new(&array, &FormatOptions::new()).unwrap().value(0).to_string();
-            text
+            ArrayFormatter::try_new(&array, &FormatOptions::new()).unwrap().value(0).to_string()
         }
         CqlValue::Date(date) => {
             let days = i64::from(date.0) - (1 << 31);
@@ -487,7 +489,7 @@ fn hold(served: &Served, lake: &Path, at: &str) -> Child {
         rows.iter().any(|row| !row["state"].contains("\"claims\":[]"))
     });
     // the claim is there just before the place is reached
-    std::thread::sleep(std::time::Duration::from_millis(500));
+    crate::support::pause(std::time::Duration::from_millis(500));
     child
 }
 
@@ -569,10 +571,10 @@ fn rows_are_written_again_before_they_expire() {
     served.place.edit("cql/tables/daily.cql", "7776000", "8");
     served.place.land([&first_readings()]);
     served.run();
-    std::thread::sleep(std::time::Duration::from_millis(4500));
+    crate::support::pause(std::time::Duration::from_millis(4500));
     let told = served.run();
     assert!(told.contains("rows would expire"), "{told}");
-    std::thread::sleep(std::time::Duration::from_millis(4500));
+    crate::support::pause(std::time::Duration::from_millis(4500));
     served.assert_equal("longer after the first run than rows live");
 }
 

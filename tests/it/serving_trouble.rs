@@ -57,10 +57,10 @@ fn a_node_that_dies_in_the_middle_is_exit_6_and_the_rest_follows() {
     land_many(&served, "a", 1);
     served.place.run();
     let publisher = hold(served.command(&["publish"]), &served, "replace daily");
-    std::thread::sleep(Duration::from_secs(4));
+    crate::support::pause(Duration::from_secs(4));
     node.freeze();
     release(&served);
-    std::thread::sleep(Duration::from_secs(3));
+    crate::support::pause(Duration::from_secs(3));
     node.thaw();
     let ended = publisher.wait_with_output().unwrap();
     assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
@@ -68,7 +68,7 @@ fn a_node_that_dies_in_the_middle_is_exit_6_and_the_rest_follows() {
     land_many(&served, "b", 2);
     served.place.run();
     let publisher = hold(served.command(&["publish"]), &served, "replace daily");
-    std::thread::sleep(Duration::from_secs(4));
+    crate::support::pause(Duration::from_secs(4));
     node.freeze();
     release(&served);
     let ended = publisher.wait_with_output().unwrap();
@@ -145,7 +145,7 @@ fn one_node_of_three_may_go_and_return_in_the_middle() {
     land_many(&served, "a", 1);
     served.place.run();
     let publisher = hold(served.command(&["publish"]), &served, "replace daily");
-    std::thread::sleep(Duration::from_secs(6));
+    crate::support::pause(Duration::from_secs(6));
     cluster.kill(3);
     release(&served);
     let ended = publisher.wait_with_output().unwrap();
@@ -155,7 +155,7 @@ fn one_node_of_three_may_go_and_return_in_the_middle() {
     land_many(&served, "b", 2);
     served.place.run();
     let publisher = hold(served.command(&["publish"]), &served, "replace daily");
-    std::thread::sleep(Duration::from_secs(6));
+    crate::support::pause(Duration::from_secs(6));
     cluster.restart(3);
     cluster.kill(1);
     release(&served);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::data::{self, Landed, Random};
 use crate::mini;
-use crate::support::{Contents, Done, Place, reference_lake, set_modified};
+use crate::support::{Contents, Done, Place, pause, reference_lake, set_modified};
 
 /// One file per micro-batch, and no waiting.
 const SMALL: &str = "[stream]\nbatch_files = 1\npoll = \"20 milliseconds\"\nquiet = \"300 milliseconds\"\n\
@@ -28,11 +28,6 @@ fn streaming(settings: &str) -> Place {
 
 fn until_idle(place: &Place) -> String {
     place.medallion(&["stream", "--until-idle"]).ok()
-}
-
-#[expect(clippy::disallowed_methods, reason = "a test waits for another process; there is no executor")]
-fn pause(duration: Duration) {
-    std::thread::sleep(duration);
 }
 
 /// Lands a file as the contract wants it: written under another name, then renamed.

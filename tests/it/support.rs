@@ -460,3 +460,8 @@ fn shared_folder() -> TempDir {
     let prefix = format!("medallion-it-{}-", std::process::id());
     tempfile::Builder::new().prefix(&prefix).tempdir_in(base).unwrap()
 }
+
+#[expect(clippy::disallowed_methods, reason = "a test waits for another process; there is no executor")]
+pub fn pause(duration: std::time::Duration) {
+    std::thread::sleep(duration);
+}

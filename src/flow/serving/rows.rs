@@ -13,7 +13,7 @@ use crate::lake::log::Snapshot;
 use crate::lake::scan::LakeScan;
 use crate::lake::table::Table;
 use crate::project::mart::Mart;
-use crate::store::encode;
+use crate::store::encode::{self, IsWanted};
 use crate::store::rows::{Partitions, TokenRange};
 use crate::store::state::GoldVersion;
 
@@ -38,20 +38,14 @@ pub(super) async fn load(
     mart: &Mart,
     scan: LakeScan,
     range: TokenRange,
-    wanted: Option<&(dyn Fn(&[u8]) -> bool + Sync)>,
+    wanted: Option<&IsWanted<'_>>,
 ) -> Result<Partitions> {
     let mut found = Partitions::default();
     let context = engine::context(&run.state);
     let read = async {
         let mut stream = context.read_table(Arc::new(scan))?.execute_stream().await?;
         while let Some(batch) = stream.try_next().await? {
-            encode::gather(
-                mart,
-                &batch,
-                range,
-                wanted.map(|wanted| wanted as &dyn Fn(&[u8]) -> bool),
-                &mut found,
-            )?;
+            encode::gather(mart, &batch, range, wanted, &mut found)?;
         }
         Result::Ok(())
     };
