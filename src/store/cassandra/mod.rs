@@ -1,7 +1,7 @@
 //! Cassandra, and what speaks its protocol.
 //!
 //! A partition is replaced by one batch over one partition, which Cassandra applies as a whole: `DELETE … USING TIMESTAMP
-//! at − 1`, then the rows `USING TIMESTAMP at`. A partition of more than [`ATOMIC_BYTES`] takes several requests: first the
+//! at − 1`, then the rows `USING TIMESTAMP at`. A partition of more than `ATOMIC_BYTES` takes several requests: first the
 //! rows, then the delete, so that a reader sees old and new rows together for a moment, but never misses one. Why so:
 //! `docs/decisions/0003-publishing.md`.
 
