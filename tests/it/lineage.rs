@@ -38,7 +38,7 @@ fn a_column_is_followed_down_to_what_it_ends_up_in() {
     assert!(down.contains("gold.genai_usage_daily.total_tokens"), "{down}");
     assert!(!down.contains("total_cost_usd"), "{down}");
     let tables = lineage(&["silver.nps_surveys", "--down"]).ok();
-    assert_eq!(tables, "silver.nps_surveys\n  gold.org_profile\n");
+    assert_eq!(tables, "silver.nps_surveys\n  silver.org_holdings\n    gold.org_profile\n");
 }
 
 #[test]
