@@ -15,6 +15,7 @@ use crate::error::{ErrorKind, Result};
 use crate::flow::report::Report;
 use crate::telemetry::Progress;
 use crate::trigger::meter::{Meter, Totals};
+use crate::trigger::publisher::Publisher;
 use crate::trigger::stop::Stop;
 use crate::trigger::stream::{self, Options};
 use crate::trigger::watch::Watch;
@@ -65,6 +66,7 @@ pub async fn run(places: &Places, args: &StreamArgs) -> Result<u8> {
         let bound = metrics::serve(address, Arc::clone(&meter)).await?;
         tracing::info!("metrics at http://{bound}/metrics");
     }
+    let mut publisher = Publisher::new(places.serving(&project)?.map(|(_, target)| target));
     let mut run = places.open_on(project, lake, Progress::new(false)).await?;
     let format = places.format;
     let mut watches = args
@@ -75,7 +77,7 @@ pub async fn run(places: &Places, args: &StreamArgs) -> Result<u8> {
     let status = Status::begin(!places.quiet, Arc::clone(&meter));
     let options = Options { until_idle: args.until_idle };
     let ended = tokio::select! {
-        ended = stream::run(&mut run, options, &stop, &meter, &mut watches) => ended,
+        ended = stream::run(&mut run, options, &stop, &meter, &mut watches, &mut publisher) => ended,
         () = stop.forced() => {
             status.end();
             tracing::warn!("ended at once; the next stream or run continues");
@@ -92,6 +94,8 @@ pub async fn run(places: &Places, args: &StreamArgs) -> Result<u8> {
         }
         _ => print_text(&render(&totals, &report))?,
     }
+    // gold is complete and reported; what could not be published is left for the next stream or run
+    publisher.outcome()?;
     Ok(if report.verdict().is_empty() { 0 } else { ErrorKind::Data.exit_code() })
 }
 

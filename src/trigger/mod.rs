@@ -2,6 +2,7 @@
 
 pub mod batch;
 pub mod meter;
+pub mod publisher;
 pub mod stop;
 pub mod stream;
 pub mod watch;

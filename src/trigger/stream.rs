@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::meter::{Arrived, Meter};
+use super::publisher::Publisher;
 use super::stop::Stop;
 use super::watch::Watch;
 use crate::error::{Error, ErrorKind, Result};
@@ -63,13 +64,14 @@ pub async fn run(
     stop: &Stop,
     meter: &Arc<Meter>,
     watches: &mut [Watch],
+    publisher: &mut Publisher,
 ) -> Result<Report> {
     run.command = "stream".to_owned();
     run.lake.checkpoint_in_background();
     run.remember_recent(run.project.stream.ids_bytes);
     let mut failures = 0;
     loop {
-        let mut stream = Stream::begin(run, options, stop, meter, watches);
+        let mut stream = Stream::begin(run, options, stop, meter, watches, publisher);
         let ended = stream.work(&mut failures).await;
         let error = match ended {
             Ok(report) => return Ok(report),
@@ -108,6 +110,7 @@ struct Stream<'a> {
     stop: &'a Stop,
     meter: &'a Arc<Meter>,
     watches: &'a mut [Watch],
+    publisher: &'a mut Publisher,
     report: Report,
     /// Found and not yet taken in: the oldest first.
     backlog: BTreeMap<(i64, String), LandedFile>,
@@ -132,6 +135,7 @@ impl<'a> Stream<'a> {
         stop: &'a Stop,
         meter: &'a Arc<Meter>,
         watches: &'a mut [Watch],
+        publisher: &'a mut Publisher,
     ) -> Self {
         let limits = run.project.stream.clone();
         let report = Report::begin(run);
@@ -144,6 +148,7 @@ impl<'a> Stream<'a> {
             stop,
             meter,
             watches,
+            publisher,
             report,
             backlog: BTreeMap::new(),
             record_bytes: RECORD_BYTES,
@@ -318,6 +323,7 @@ impl<'a> Stream<'a> {
         self.last_refresh = (Instant::now(), begun.elapsed());
         self.meter.refreshed(begun.elapsed());
         self.is_dirty = false;
+        self.publisher.follow(self.run).await;
         self.look_at_watches().await
     }
 
@@ -353,6 +359,7 @@ impl<'a> Stream<'a> {
         self.report.fold_steps();
         self.look_at_watches().await?;
         flow::settle(self.run, &mut self.report).await?;
+        self.publisher.follow(self.run).await;
         self.run.begin_again().await;
         let mut next = Report::begin(self.run);
         next.problems = self.report.problems.clone();
@@ -369,7 +376,9 @@ impl<'a> Stream<'a> {
     }
 
     async fn end(&mut self) -> Result<Report> {
-        self.settle().await
+        let report = self.settle().await?;
+        self.publisher.finish(self.run).await;
+        Ok(report)
     }
 }
 

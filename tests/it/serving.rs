@@ -320,6 +320,22 @@ fn assert_questions_agree(served: &Served) {
 }
 
 #[test]
+fn a_stream_publishes_and_outlives_an_absent_store() {
+    let served = Served::mini();
+    served.place.land([&first_readings()]);
+    served.medallion(&["stream", "--until-idle"]).ok();
+    served.assert_equal("a stream");
+    // nobody answers: gold goes on, and says so
+    served.place.land([&mini::readings("b.jsonl", &[reading("5", 3, "south", "5")])]);
+    let mut alone = served.place.command(&["stream", "--until-idle"]);
+    let done = Done::of(alone.env("MEDALLION_CASSANDRA", "127.0.0.1:1").output().unwrap());
+    assert_eq!(done.code, Some(6), "{}{}", done.stdout, done.stderr);
+    assert!(done.stdout.contains("the balance of the whole lake holds"), "{}", done.stdout);
+    served.medallion(&["stream", "--until-idle"]).ok();
+    served.assert_equal("the next stream");
+}
+
+#[test]
 fn a_run_writes_what_changed_and_nothing_else() {
     let served = Served::mini();
     served.place.land([&first_readings()]);
