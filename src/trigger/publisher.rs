@@ -58,7 +58,10 @@ impl Publisher {
                 self.not_before = Instant::now();
             }
             Err(error) => {
-                tracing::warn!("{error}; gold goes on, publishing is tried again in {} s", self.wait.as_secs());
+                tracing::warn!(
+                    "{error}; gold goes on, publishing is tried again in {} s",
+                    self.wait.as_secs()
+                );
                 self.failure = Some(error);
                 self.not_before = Instant::now() + self.wait;
                 self.wait = self.wait.saturating_mul(2).min(RETRY.1);
