@@ -5,13 +5,11 @@ use clap::Args;
 use super::output::{Format, print_text, text_table};
 use super::{Places, publish, query};
 use crate::error::{ErrorKind, Result};
-use crate::flow::Run;
 use crate::flow::balance::{BalanceRow, RECORDS};
 use crate::flow::report::Report;
-use crate::flow::serving::{Publication, Scope};
-use crate::store::cassandra::Cassandra;
 use crate::telemetry::Progress;
 use crate::trigger::batch;
+use crate::trigger::publisher::Publisher;
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
@@ -37,7 +35,10 @@ pub async fn run(places: &Places, args: &RunArgs) -> Result<u8> {
     let mut run = places.open_on(project, lake, progress.clone()).await?;
     let report = batch::run(&mut run, args.full_refresh).await.inspect_err(|_| progress.finish());
     let mut report = report?;
-    let served = serve(places, &run).await;
+    let served = match places.serving(&run.project) {
+        Ok(serving) => Publisher::new(serving.map(|(_, target)| target)).publish(&run).await,
+        Err(error) => Err(error),
+    };
     progress.finish();
     if let Ok(published) = &served {
         report.published.clone_from(published);
@@ -56,20 +57,6 @@ pub async fn run(places: &Places, args: &RunArgs) -> Result<u8> {
         tracing::error!("{line}");
     }
     Ok(if verdict.is_empty() { 0 } else { ErrorKind::Data.exit_code() })
-}
-
-/// Publishes what changed, where a Cassandra is configured.
-async fn serve(places: &Places, run: &Run) -> Result<Vec<Publication>> {
-    let project = std::sync::Arc::clone(&run.project);
-    let Some((manifest, target)) = places.serving(&project)? else {
-        return Ok(Vec::new());
-    };
-    if project.marts.is_empty() {
-        return Ok(Vec::new());
-    }
-    let store = Cassandra::open(target, manifest).await?;
-    let created = store.prepare(manifest, &project.marts, false).await?;
-    publish::publish(run, &store, &project.marts, &Scope { is_full: false, created }).await
 }
 
 pub fn render(report: &Report) -> String {

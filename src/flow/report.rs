@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use arrow::array::RecordBatch;
 use serde::Serialize;
 
 use super::Run;
@@ -240,18 +239,8 @@ impl Report {
         self.seconds = self.started.elapsed().as_secs_f64();
         let has_failed = !self.verdict().is_empty();
         let report = serde_json::to_string(self)?;
-        let runs = RecordBatch::try_new(
-            ledger::runs_schema(),
-            vec![
-                ledger::integers([run.id]),
-                ledger::texts([&run.command]),
-                ledger::timestamps([run.started_at]),
-                ledger::timestamps([chrono::Utc::now().timestamp_micros()]),
-                ledger::texts([if has_failed { "failed" } else { "done" }]),
-                ledger::integers([i64::try_from(self.commits).unwrap_or(i64::MAX)]),
-                ledger::texts([report]),
-            ],
-        )?;
+        let outcome = if has_failed { "failed" } else { "done" };
+        let runs = super::runs::row(run, outcome, self.commits, &report)?;
         let balances = super::balance::rows(run.id, &self.balance)?;
         let mut balances = ledger::prepare(&run.ledger.balances, &balances).await?;
         // one balance for one state of the zones: a run that was killed just after this does not store it again

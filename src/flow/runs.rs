@@ -40,6 +40,22 @@ pub async fn all(ledger: &Ledger) -> Result<Vec<RunRecord>> {
     parse(&ledger::read(&ledger.runs).await?)
 }
 
+/// The run as a row of `ledger.runs`, ended now.
+pub(super) fn row(run: &Run, outcome: &str, num_commits: usize, report: &str) -> Result<RecordBatch> {
+    Ok(RecordBatch::try_new(
+        ledger::runs_schema(),
+        vec![
+            ledger::integers([run.id]),
+            ledger::texts([&run.command]),
+            ledger::timestamps([run.started_at]),
+            ledger::timestamps([chrono::Utc::now().timestamp_micros()]),
+            ledger::texts([outcome]),
+            ledger::integers([i64::try_from(num_commits).unwrap_or(i64::MAX)]),
+            ledger::texts([report]),
+        ],
+    )?)
+}
+
 /// Tells the ledger of a run that an error has stopped. What it had committed stays; the next run goes on from there.
 ///
 /// # Errors
@@ -47,18 +63,7 @@ pub async fn all(ledger: &Ledger) -> Result<Vec<RunRecord>> {
 pub async fn record_error(run: &mut Run, error: &Error) -> Result<()> {
     let report =
         serde_json::json!({"run_id": run.id, "error": error.to_string(), "commits": run.num_commits});
-    let rows = RecordBatch::try_new(
-        ledger::runs_schema(),
-        vec![
-            ledger::integers([run.id]),
-            ledger::texts([&run.command]),
-            ledger::timestamps([run.started_at]),
-            ledger::timestamps([chrono::Utc::now().timestamp_micros()]),
-            ledger::texts(["error"]),
-            ledger::integers([i64::try_from(run.num_commits).unwrap_or(i64::MAX)]),
-            ledger::texts([report.to_string()]),
-        ],
-    )?;
+    let rows = row(run, "error", run.num_commits, &report.to_string())?;
     ledger::append(&mut run.ledger.runs, &rows, None).await?;
     run.lake.sync().await
 }

@@ -1,5 +1,5 @@
-//! What a stream publishes: after each refresh, what gold has changed since the last time. A store that can't be reached
-//! stops nothing: gold goes on, and everything that is missing is written once it answers again.
+//! What runs and streams publish: what gold has changed since the last time. A store that can't be reached stops no stream:
+//! gold goes on, and everything that is missing is written once it answers again.
 
 use std::time::{Duration, Instant};
 
@@ -69,7 +69,11 @@ impl Publisher {
         }
     }
 
-    async fn publish(&mut self, run: &Run) -> Result<Vec<Publication>> {
+    /// Publishes what changed; nothing where no cluster is configured.
+    ///
+    /// # Errors
+    /// As [`serving::publish`], and those of connecting.
+    pub async fn publish(&mut self, run: &Run) -> Result<Vec<Publication>> {
         let marts = &run.project.marts;
         let (Some(target), Some(manifest)) = (&self.target, &run.project.serving) else {
             return Ok(Vec::new());

@@ -174,7 +174,7 @@ fn a_vacuum_takes_only_what_no_retained_version_needs() {
     place.medallion(&["run", "--full-refresh"]).ok();
     place.medallion(&["optimize"]).ok();
     let contents = Contents::of(&place);
-    let all = |place: &Place| walk(&place.lake).len();
+    let all = |place: &Place| crate::support::walk(&place.lake).len();
     let before = all(&place);
     let told = place.medallion(&["vacuum"]).ok();
     assert!(told.contains("0 files, 0 bytes"), "nothing is older than a week: {told}");
@@ -190,7 +190,7 @@ fn a_vacuum_takes_only_what_no_retained_version_needs() {
     assert!(all(&place) < before);
     Contents::of(&place).assert_equals(&contents, "vacuum");
     for (name, table) in crate::support::table_folders(&place.lake) {
-        let there = walk(&table)
+        let there = crate::support::walk(&table)
             .iter()
             .filter(|path| {
                 path.extension().is_some_and(|end| end == "parquet")
@@ -204,18 +204,6 @@ fn a_vacuum_takes_only_what_no_retained_version_needs() {
     Contents::of(&place).assert_equals(&contents, "full refresh after a vacuum");
     place.medallion(&["sql", "--as-of", "0", "select * from silver.readings"]).expect(4).tells(&["vacuum"]);
     place.medallion(&["vacuum", "--older-than", "soon"]).expect(2);
-}
-
-fn walk(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        match path.is_dir() {
-            true => found.extend(walk(&path)),
-            false => found.push(path),
-        }
-    }
-    found
 }
 
 #[test]

@@ -22,7 +22,7 @@ fn filled() -> Place {
 pub fn fresh(place: &Place) -> Contents {
     let other = Place::of(&place.project);
     copy_folder(&place.landing, &other.landing);
-    for entry in walk(&place.landing) {
+    for entry in crate::support::walk(&place.landing) {
         let relative = entry.strip_prefix(&place.landing).unwrap();
         let modified = std::fs::metadata(&entry).unwrap().modified().unwrap();
         let copy = std::fs::File::options().write(true).open(other.landing.join(relative)).unwrap();
@@ -30,18 +30,6 @@ pub fn fresh(place: &Place) -> Contents {
     }
     other.run();
     Contents::of(&other)
-}
-
-fn walk(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        match path.is_dir() {
-            true => found.extend(walk(&path)),
-            false => found.push(path),
-        }
-    }
-    found
 }
 
 fn stale_files(place: &Place) -> i64 {

@@ -465,3 +465,16 @@ fn shared_folder() -> TempDir {
 pub fn pause(duration: std::time::Duration) {
     std::thread::sleep(duration);
 }
+
+/// Every file below a folder.
+pub fn walk(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => found.extend(walk(&path)),
+            false => found.push(path),
+        }
+    }
+    found
+}
