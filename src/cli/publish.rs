@@ -13,12 +13,14 @@ use crate::store::cassandra::Cassandra;
 use crate::telemetry::Progress;
 
 #[derive(Debug, Args)]
-#[command(after_help = "A run publishes what it changed by itself; this is for what is left over: Cassandra was down, was\n\
+#[command(
+    after_help = "A run publishes what it changed by itself; this is for what is left over: Cassandra was down, was\n\
     restored or is new.\n\n\
     Examples:\n  \
     medallion publish                        every mart, what changed since it was last published\n  \
     medallion publish --full revenue_monthly one mart wholly, whatever Cassandra says that it holds\n  \
-    medallion publish --migrate              and add columns that the tables in Cassandra lack")]
+    medallion publish --migrate              and add columns that the tables in Cassandra lack"
+)]
 pub struct PublishArgs {
     /// Marts; all by default
     marts: Vec<String>,
@@ -69,7 +71,12 @@ pub fn select(project: &Project, names: &[String]) -> Result<Vec<Mart>> {
 }
 
 /// Publishes and says where to.
-pub async fn publish(run: &Run, store: &Cassandra, marts: &[Mart], scope: &Scope) -> Result<Vec<Publication>> {
+pub async fn publish(
+    run: &Run,
+    store: &Cassandra,
+    marts: &[Mart],
+    scope: &Scope,
+) -> Result<Vec<Publication>> {
     serving::publish(run, store, marts, scope).await
 }
 

@@ -93,7 +93,8 @@ pub async fn publish(
         .buffered(CONCURRENT_PARTITIONS)
         .try_collect()
         .await?;
-    let waiting: Vec<&Mart> = marts.iter().zip(work).filter(|(_, waits)| *waits).map(|(mart, _)| mart).collect();
+    let waiting: Vec<&Mart> =
+        marts.iter().zip(work).filter(|(_, waits)| *waits).map(|(mart, _)| mart).collect();
     // whatever the store would refuse is known before anything is written
     store.ready(&waiting).await?;
     let published: Vec<Option<Publication>> = futures::stream::iter(waiting)
@@ -242,7 +243,9 @@ async fn decide(
         return Ok(Work::Whole("a first publication did not finish"));
     };
     let fingerprint = mart.fingerprint();
-    if published.fingerprint != fingerprint || state.claims.iter().any(|claim| claim.fingerprint != fingerprint) {
+    if published.fingerprint != fingerprint
+        || state.claims.iter().any(|claim| claim.fingerprint != fingerprint)
+    {
         return Ok(Work::Whole("the table or the statement has changed"));
     }
     if state.claims.iter().any(|claim| claim.is_whole) {

@@ -33,7 +33,9 @@ impl CqlType {
             return Some(CqlType::List(Box::new(Self::scalar(item)?)));
         }
         if let Some(item) = inner("set") {
-            return Self::scalar(item).filter(Self::has_simple_order).map(|item| CqlType::Set(Box::new(item)));
+            return Self::scalar(item)
+                .filter(Self::has_simple_order)
+                .map(|item| CqlType::Set(Box::new(item)));
         }
         if let Some(pair) = inner("map") {
             let (key, value) = pair.split_once(',')?;
@@ -130,7 +132,9 @@ mod tests {
         ] {
             assert_eq!(CqlType::parse(text).unwrap().to_string(), expected);
         }
-        for unknown in ["counter", "uuid", "set<double>", "map<decimal,int>", "list<list<int>>", "map<text>", ""] {
+        for unknown in
+            ["counter", "uuid", "set<double>", "map<decimal,int>", "list<list<int>>", "map<text>", ""]
+        {
             assert_eq!(CqlType::parse(unknown), None, "{unknown}");
         }
     }

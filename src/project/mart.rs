@@ -118,7 +118,11 @@ fn mart(
             Some(kind) if kind.keeps(field.data_type()) => types.push(kind),
             _ => add(
                 column,
-                format!("`{column}` is `{kind}` and `{marker}` is `{}` in `{}`", field.data_type(), model.table),
+                format!(
+                    "`{column}` is `{kind}` and `{marker}` is `{}` in `{}`",
+                    field.data_type(),
+                    model.table
+                ),
             ),
         }
     }

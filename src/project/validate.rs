@@ -10,13 +10,13 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::datasource::empty::EmptyTable;
 use datafusion::prelude::SessionContext;
 
+use super::cql_type::CqlType;
 use super::diagnostics::Diagnostics;
 use super::manifest::{FormatName, ModeName, ModelManifest, SourceManifest};
 use super::model::{Dates, Model, Span};
 use super::read::{Pair, Text, Written};
 use super::source::{Mode, Rule, Source, Warning};
 use super::sql::{self, PARTITIONS_SUFFIX, TableName};
-use super::cql_type::CqlType;
 use super::{Check, Generator, Project, Question, Reference, cql, graph, mart};
 use crate::decode::{Column, Format, Layout, Type};
 use crate::engine;

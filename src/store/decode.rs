@@ -21,12 +21,15 @@ type Cell<'a> = Option<&'a [u8]>;
 /// # Errors
 /// `Data` where a value does not fit the column's type.
 pub fn column(kind: &CqlType, data_type: &DataType, values: &[Cell<'_>]) -> Result<ArrayRef> {
-    let refused = || Error::data(format!("a `{kind}` of cassandra does not fit the column's type `{data_type}`"));
-    let each = || values.iter().map(|value| value.filter(|bytes| !bytes.is_empty() || *kind == CqlType::Text));
+    let refused =
+        || Error::data(format!("a `{kind}` of cassandra does not fit the column's type `{data_type}`"));
+    let each =
+        || values.iter().map(|value| value.filter(|bytes| !bytes.is_empty() || *kind == CqlType::Text));
     Ok(match (data_type, kind) {
         (DataType::Utf8View, CqlType::Text) => {
             let texts = each().map(|value| value.map(std::str::from_utf8).transpose());
-            let texts: StringViewArray = texts.collect::<std::result::Result<_, _>>().map_err(|_| refused())?;
+            let texts: StringViewArray =
+                texts.collect::<std::result::Result<_, _>>().map_err(|_| refused())?;
             Arc::new(texts)
         }
         (DataType::Boolean, CqlType::Boolean) => {
@@ -34,13 +37,19 @@ pub fn column(kind: &CqlType, data_type: &DataType, values: &[Cell<'_>]) -> Resu
         }
         (DataType::Int32, _) => {
             let numbers = each().map(|value| {
-                value.map(|bytes| i32::try_from(integer(kind, bytes)?).ok()).map(|n| n.ok_or_else(refused)).transpose()
+                value
+                    .map(|bytes| i32::try_from(integer(kind, bytes)?).ok())
+                    .map(|n| n.ok_or_else(refused))
+                    .transpose()
             });
             Arc::new(numbers.collect::<Result<Int32Array>>()?)
         }
         (DataType::Int64, _) => {
             let numbers = each().map(|value| {
-                value.map(|bytes| i64::try_from(integer(kind, bytes)?).ok()).map(|n| n.ok_or_else(refused)).transpose()
+                value
+                    .map(|bytes| i64::try_from(integer(kind, bytes)?).ok())
+                    .map(|n| n.ok_or_else(refused))
+                    .transpose()
             });
             Arc::new(numbers.collect::<Result<Int64Array>>()?)
         }
@@ -51,8 +60,9 @@ pub fn column(kind: &CqlType, data_type: &DataType, values: &[Cell<'_>]) -> Resu
             Arc::new(numbers.collect::<Result<Float64Array>>()?)
         }
         (DataType::Decimal128(precision, scale), CqlType::Decimal) => {
-            let numbers = each()
-                .map(|value| value.map(|bytes| decimal(bytes, i32::from(*scale)).ok_or_else(refused)).transpose());
+            let numbers = each().map(|value| {
+                value.map(|bytes| decimal(bytes, i32::from(*scale)).ok_or_else(refused)).transpose()
+            });
             let numbers = numbers.collect::<Result<Decimal128Array>>()?;
             numbers.validate_decimal_precision(*precision)?;
             Arc::new(numbers.with_precision_and_scale(*precision, *scale)?)
@@ -70,7 +80,10 @@ pub fn column(kind: &CqlType, data_type: &DataType, values: &[Cell<'_>]) -> Resu
         }
         (DataType::Timestamp(_, zone), CqlType::Timestamp) => {
             let times = each().map(|value| {
-                value.map(|bytes| i64::try_from(integer(kind, bytes)? * 1000).ok()).map(|n| n.ok_or_else(refused)).transpose()
+                value
+                    .map(|bytes| i64::try_from(integer(kind, bytes)? * 1000).ok())
+                    .map(|n| n.ok_or_else(refused))
+                    .transpose()
             });
             let times = times.collect::<Result<TimestampMicrosecondArray>>()?;
             Arc::new(times.with_timezone_opt(zone.clone()))
@@ -161,8 +174,12 @@ pub fn show(kind: &CqlType, value: Cell<'_>) -> String {
             let scale = bytes.split_first_chunk::<4>().map_or(0, |(scale, _)| i32::from_be_bytes(*scale));
             DataType::Decimal128(38, i8::try_from(scale).unwrap_or(0))
         }
-        CqlType::Timestamp => DataType::Timestamp(arrow::datatypes::TimeUnit::Microsecond, Some("UTC".into())),
-        CqlType::Varint | CqlType::List(_) | CqlType::Set(_) | CqlType::Map(_, _) => return show_bytes(bytes),
+        CqlType::Timestamp => {
+            DataType::Timestamp(arrow::datatypes::TimeUnit::Microsecond, Some("UTC".into()))
+        }
+        CqlType::Varint | CqlType::List(_) | CqlType::Set(_) | CqlType::Map(_, _) => {
+            return show_bytes(bytes);
+        }
     };
     let shown = column(kind, &natural, &[value]).and_then(|array| Ok(array_value_to_string(&array, 0)?));
     shown.unwrap_or_else(|_| show_bytes(bytes))

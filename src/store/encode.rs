@@ -1,8 +1,8 @@
 //! From Arrow columns to the CQL protocol's values, once per row and without anything in between.
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, Date32Array, Decimal128Array, Float64Array, Int32Array, Int64Array,
-    ListArray, MapArray, RecordBatch, StringViewArray, TimestampMicrosecondArray,
+    Array, ArrayRef, AsArray, BooleanArray, Date32Array, Decimal128Array, Float64Array, Int32Array,
+    Int64Array, ListArray, MapArray, RecordBatch, StringViewArray, TimestampMicrosecondArray,
 };
 use arrow::datatypes::{
     DataType, Date32Type, Decimal128Type, Float64Type, Int32Type, Int64Type, TimestampMicrosecondType,
@@ -39,7 +39,8 @@ struct Column<'a> {
 
 impl<'a> Column<'a> {
     fn new(array: &'a ArrayRef, kind: &'a CqlType) -> Result<Self> {
-        let refused = || Error::bug(format!("a column of `{}` can't be written as `{kind}`", array.data_type()));
+        let refused =
+            || Error::bug(format!("a column of `{}` can't be written as `{kind}`", array.data_type()));
         let values = match (array.data_type(), kind) {
             (DataType::Utf8View, CqlType::Text) => Values::Text(array.as_string_view()),
             (DataType::Boolean, CqlType::Boolean) => Values::Boolean(array.as_boolean()),
@@ -241,7 +242,8 @@ pub fn gather(
         for at in &mart.partition_key {
             columns[*at].write(row, &mut key)?;
         }
-        if wanted.is_some_and(|wanted| !wanted(&key)) || (range != TokenRange::ALL && !range.contains(token(&key)))
+        if wanted.is_some_and(|wanted| !wanted(&key))
+            || (range != TokenRange::ALL && !range.contains(token(&key)))
         {
             continue;
         }
@@ -289,7 +291,9 @@ pub fn scalar(value: &datafusion::common::ScalarValue, kind: &CqlType, into: &mu
         CqlType::BigInt | CqlType::Varint => DataType::Int64,
         CqlType::Double => DataType::Float64,
         CqlType::Date => DataType::Date32,
-        CqlType::Timestamp => DataType::Timestamp(arrow::datatypes::TimeUnit::Microsecond, Some("UTC".into())),
+        CqlType::Timestamp => {
+            DataType::Timestamp(arrow::datatypes::TimeUnit::Microsecond, Some("UTC".into()))
+        }
         CqlType::Decimal => match value.data_type() {
             decimal @ DataType::Decimal128(_, _) => decimal,
             _ => DataType::Decimal128(38, 9),

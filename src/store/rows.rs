@@ -198,7 +198,11 @@ mod tests {
             let ranges = TokenRange::split(parts);
             assert_eq!(ranges.len(), parts);
             for token in [i64::MIN + 1, -1, 0, 1, i64::MAX, 4_611_686_018_427_387_904] {
-                assert_eq!(ranges.iter().filter(|range| range.contains(token)).count(), 1, "{token} of {parts}");
+                assert_eq!(
+                    ranges.iter().filter(|range| range.contains(token)).count(),
+                    1,
+                    "{token} of {parts}"
+                );
             }
         }
     }

@@ -90,8 +90,10 @@ async fn reconcile_mart(
     let history = History::of(run, mart)?;
     let mut repairing: Option<State> = None;
     for range in ranges(table) {
-        let (gold, live) =
-            tokio::try_join!(load(run, mart, history.newest(run, mart)?, range, None), store.read(mart, range))?;
+        let (gold, live) = tokio::try_join!(
+            load(run, mart, history.newest(run, mart)?, range, None),
+            store.read(mart, range)
+        )?;
         found.rows += gold.by_key.values().map(|partition| partition.num_rows() as u64).sum::<u64>();
         let differing = compare(mart, &gold, &live, limit, &mut found);
         if !repair || differing.is_empty() {
@@ -134,13 +136,8 @@ async fn begin_repair(run: &Run, store: &dyn ServingStore, mart: &Mart) -> Resul
         ));
     }
     let at = chrono::Utc::now().timestamp_micros().max(state.at.saturating_add(2));
-    let claim = Claim {
-        gold,
-        at,
-        owner: run.lake.unique_name(),
-        fingerprint: mart.fingerprint(),
-        is_whole: false,
-    };
+    let claim =
+        Claim { gold, at, owner: run.lake.unique_name(), fingerprint: mart.fingerprint(), is_whole: false };
     let claimed = State::with_claim(Some(&state), claim);
     match store.advance(mart, Some(state.at), &claimed).await? {
         true => Ok(claimed),
@@ -211,8 +208,13 @@ fn describe_key(mart: &Mart, row: &[u8]) -> String {
 fn describe_columns(mart: &Mart, ours: &[u8], theirs: &[u8]) -> String {
     let columns = mart.insert.values.iter().zip(&mart.types);
     let pairs = cells(ours).zip(cells(theirs)).zip(columns);
-    let differing = pairs.filter(|((ours, theirs), _)| ours != theirs).map(|((ours, theirs), ((name, _), kind))| {
-        format!("{name}: {} in gold, {} in the store", decode::show(kind, ours), decode::show(kind, theirs))
-    });
+    let differing =
+        pairs.filter(|((ours, theirs), _)| ours != theirs).map(|((ours, theirs), ((name, _), kind))| {
+            format!(
+                "{name}: {} in gold, {} in the store",
+                decode::show(kind, ours),
+                decode::show(kind, theirs)
+            )
+        });
     differing.collect::<Vec<_>>().join("; ")
 }

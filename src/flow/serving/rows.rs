@@ -45,7 +45,13 @@ pub(super) async fn load(
     let read = async {
         let mut stream = context.read_table(Arc::new(scan))?.execute_stream().await?;
         while let Some(batch) = stream.try_next().await? {
-            encode::gather(mart, &batch, range, wanted.map(|wanted| wanted as &dyn Fn(&[u8]) -> bool), &mut found)?;
+            encode::gather(
+                mart,
+                &batch,
+                range,
+                wanted.map(|wanted| wanted as &dyn Fn(&[u8]) -> bool),
+                &mut found,
+            )?;
         }
         Result::Ok(())
     };
@@ -127,7 +133,8 @@ impl History {
         other: &Snapshot,
         range: TokenRange,
     ) -> Result<Partitions> {
-        let mut files = version.files.values().filter(|file| !other.files.contains_key(&file.path)).peekable();
+        let mut files =
+            version.files.values().filter(|file| !other.files.contains_key(&file.path)).peekable();
         if files.peek().is_none() {
             return Ok(Partitions::default());
         }

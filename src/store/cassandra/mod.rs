@@ -5,6 +5,7 @@
 //! rows, then the delete, so that a reader sees old and new rows together for a moment, but never misses one. Why so:
 //! `docs/decisions/0003-publishing.md`.
 
+pub mod astra;
 pub mod connect;
 mod question;
 mod raw;
@@ -73,8 +74,14 @@ impl Cassandra {
     ///
     /// # Errors
     /// `Project`, column by column, where a table is not what the project declares; then nothing was changed.
-    pub async fn prepare(&self, serving: &ServingManifest, marts: &[Mart], migrate: bool) -> Result<Vec<String>> {
+    pub async fn prepare(
+        &self,
+        serving: &ServingManifest,
+        marts: &[Mart],
+        migrate: bool,
+    ) -> Result<Vec<String>> {
         if !schema::has_keyspace(self).await? {
+            self.may_create_keyspace()?;
             schema::create_keyspace(self, serving).await?;
         }
         self.use_keyspace().await?;
@@ -87,6 +94,7 @@ impl Cassandra {
     /// `Project` where something does not fit.
     pub async fn check(&self, project: &Project) -> Result<Plan> {
         if !schema::has_keyspace(self).await? {
+            self.may_create_keyspace()?;
             let missing = project.marts.iter().map(|mart| mart.name.clone()).collect();
             return Ok(Plan { missing, ..Plan::default() });
         }
@@ -105,12 +113,22 @@ impl Cassandra {
         Ok(plan)
     }
 
+    fn may_create_keyspace(&self) -> Result<()> {
+        match self.target.bundle {
+            Some(_) => Err(astra::no_keyspace(self.keyspace(), &self.target.place())),
+            None => Ok(()),
+        }
+    }
+
     /// Uses the keyspace for every statement that names none.
     ///
     /// # Errors
     /// `Project` where there is no such keyspace.
     pub async fn use_keyspace(&self) -> Result<()> {
         self.session.use_keyspace(self.keyspace(), false).await.map_err(|error| {
+            if self.target.bundle.is_some() {
+                return astra::no_keyspace(self.keyspace(), &self.target.place()).because(error);
+            }
             Error::project(format!(
                 "there is no keyspace `{}`; `medallion publish` creates it",
                 self.keyspace()
@@ -135,8 +153,11 @@ impl Cassandra {
         if let Some(known) = lock().get(text) {
             return Ok(known.clone());
         }
-        let mut prepared =
-            self.session.prepare(text).await.map_err(|error| prepare_refusal("preparing a statement", error))?;
+        let mut prepared = self
+            .session
+            .prepare(text)
+            .await
+            .map_err(|error| prepare_refusal("preparing a statement", error))?;
         prepared.set_is_idempotent(true);
         prepared.set_page_size(PAGE_ROWS);
         lock().insert(text.to_owned(), prepared.clone());
@@ -206,7 +227,7 @@ impl Cassandra {
 #[async_trait]
 impl ServingStore for Cassandra {
     fn name(&self) -> String {
-        format!("cassandra at {}, keyspace `{}`", self.target.hosts.join(", "), self.keyspace())
+        format!("{}, keyspace `{}`", self.target.place(), self.keyspace())
     }
 
     async fn ready(&self, marts: &[&Mart]) -> Result<()> {

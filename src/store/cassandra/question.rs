@@ -51,11 +51,8 @@ impl Cassandra {
             }
         }
         let columns = prepared.get_current_result_set_col_specs();
-        let kinds: Vec<CqlType> = columns
-            .get()
-            .iter()
-            .map(|column| kind(column.typ()))
-            .collect::<Result<_>>()?;
+        let kinds: Vec<CqlType> =
+            columns.get().iter().map(|column| kind(column.typ())).collect::<Result<_>>()?;
         if kinds.len() != schema.fields().len() {
             return Err(Error::project(format!(
                 "cassandra answers with {} columns, gold with {}",
@@ -74,7 +71,8 @@ impl Cassandra {
 
 /// The type of a column or marker as Cassandra tells it.
 fn kind(told: &ColumnType<'_>) -> Result<CqlType> {
-    let refused = || Error::project(format!("cassandra's type `{told:?}` is not supported; leave the column out"));
+    let refused =
+        || Error::project(format!("cassandra's type `{told:?}` is not supported; leave the column out"));
     Ok(match told {
         ColumnType::Native(native) => match native {
             NativeType::Text | NativeType::Ascii => CqlType::Text,

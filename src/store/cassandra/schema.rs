@@ -88,7 +88,9 @@ pub async fn has_keyspace(store: &Cassandra) -> Result<bool> {
 /// `Usage` where the user may not.
 pub async fn create_keyspace(store: &Cassandra, serving: &ServingManifest) -> Result<()> {
     let replication = match serving.replication.is_empty() {
-        true => format!("'SimpleStrategy', 'replication_factor': {}", serving.replication_factor.unwrap_or(1)),
+        true => {
+            format!("'SimpleStrategy', 'replication_factor': {}", serving.replication_factor.unwrap_or(1))
+        }
         false => {
             let copies = serving.replication.iter().map(|(name, copies)| format!(", '{name}': {copies}"));
             format!("'NetworkTopologyStrategy'{}", copies.collect::<String>())
@@ -128,9 +130,11 @@ pub async fn prepare(store: &Cassandra, marts: &[Mart], migrate: bool) -> Result
 pub fn refuse(store: &Cassandra, plan: &Plan, migrate: bool) -> Result<()> {
     let mut told = plan.differences.clone();
     if !migrate {
-        told.extend(plan.alterations.iter().map(|statement| {
-            format!("{statement}: `medallion publish --migrate` does it")
-        }));
+        told.extend(
+            plan.alterations
+                .iter()
+                .map(|statement| format!("{statement}: `medallion publish --migrate` does it")),
+        );
     }
     if told.is_empty() {
         return Ok(());
@@ -184,7 +188,9 @@ fn compare_table(table: &ServingTable, live: &LiveTable, plan: &mut Plan) {
             None if role.0 == "regular" => {
                 plan.alterations.push(format!("alter table {name} add {column} {kind}"));
             }
-            None => plan.differences.push(format!("{name}.{column}: missing in cassandra, where it should be {role:?}")),
+            None => plan
+                .differences
+                .push(format!("{name}.{column}: missing in cassandra, where it should be {role:?}")),
             Some(found) => {
                 if CqlType::parse(&found.kind) != CqlType::parse(kind) {
                     plan.differences.push(format!(
@@ -240,11 +246,7 @@ fn describe((role, position, order): (&str, i32, &str)) -> String {
 pub fn select_range(mart: &Mart) -> String {
     let columns: Vec<&str> = mart.insert.values.iter().map(|(column, _)| column.as_str()).collect();
     let key = mart.table.partition_key.join(", ");
-    format!(
-        "select {} from {} where token({key}) > ? and token({key}) <= ?",
-        columns.join(", "),
-        mart.name
-    )
+    format!("select {} from {} where token({key}) > ? and token({key}) <= ?", columns.join(", "), mart.name)
 }
 
 /// A select of the partition keys of a range of tokens.

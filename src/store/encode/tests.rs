@@ -21,7 +21,8 @@ fn written(array: ArrayRef, kind: &str) -> Vec<Option<Vec<u8>>> {
 }
 
 fn hex(bytes: &str) -> Option<Vec<u8>> {
-    let digits: Vec<u8> = bytes.chars().filter_map(|c| c.to_digit(16)).map(|d| u8::try_from(d).unwrap()).collect();
+    let digits: Vec<u8> =
+        bytes.chars().filter_map(|c| c.to_digit(16)).map(|d| u8::try_from(d).unwrap()).collect();
     Some(digits.chunks(2).map(|two| two[0] << 4 | two[1]).collect())
 }
 
@@ -70,14 +71,8 @@ fn collections_stand_in_cassandras_order_and_empty_ones_are_absent() {
     lists.append_value([Some("b"), Some("a"), Some("b")]);
     lists.append_value(Vec::<Option<&str>>::new());
     let lists: ArrayRef = Arc::new(lists.finish());
-    assert_eq!(
-        written(Arc::clone(&lists), "set<text>"),
-        [hex("00000002 00000001 61 00000001 62"), None]
-    );
-    assert_eq!(
-        written(lists, "list<text>"),
-        [hex("00000003 00000001 62 00000001 61 00000001 62"), None]
-    );
+    assert_eq!(written(Arc::clone(&lists), "set<text>"), [hex("00000002 00000001 61 00000001 62"), None]);
+    assert_eq!(written(lists, "list<text>"), [hex("00000003 00000001 62 00000001 61 00000001 62"), None]);
     let names = MapFieldNames { entry: "key_value".into(), key: "key".into(), value: "value".into() };
     let mut maps = MapBuilder::new(Some(names), StringViewBuilder::new(), Int32Builder::new());
     maps.keys().append_value("z");
@@ -109,6 +104,8 @@ fn what_cassandra_can_not_keep_is_refused() {
 
 #[test]
 fn negative_numbers_come_first() {
-    assert!(in_order(&CqlType::Int, &[0, 0, 0, 4, 0xff, 0xff, 0xff, 0xff], &[0, 0, 0, 4, 0, 0, 0, 1]).is_lt());
+    assert!(
+        in_order(&CqlType::Int, &[0, 0, 0, 4, 0xff, 0xff, 0xff, 0xff], &[0, 0, 0, 4, 0, 0, 0, 1]).is_lt()
+    );
     assert!(in_order(&CqlType::Text, &[0, 0, 0, 1, b'a'], &[0, 0, 0, 1, b'b']).is_lt());
 }
