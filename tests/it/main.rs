@@ -21,4 +21,5 @@ mod project;
 mod readers;
 mod sensors;
 mod services;
+mod serving;
 mod two_runs;
