@@ -12,13 +12,16 @@ MEDALLION = $(TARGET)/release/medallion
 CARGO_DENY_VERSION := 0.20.2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run test check fmt bench data-dictionary clean-lake
+.PHONY: help setup setup-services build run test check fmt bench bench-astra bench-serving cassandra cassandra-stop data-dictionary clean-lake
 
 help: ## list the recipes
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## install what building needs and is missing, or say what to install
 	@scripts/setup.sh
+
+setup-services: ## the same for what tests start, which is Cassandra
+	@scripts/setup.sh --services
 
 build: setup ## build the release binary (20 to 30 minutes the first time on 2 cores)
 	cargo build --release --locked
@@ -27,8 +30,14 @@ run: build ## run the project on the sample in landing/ and print the balance an
 	@# exit code 4 means that the data needs a look; the report above it says why
 	@$(MEDALLION) run --answers
 
-test: setup ## run everything that proves that it works
+test: setup-services ## run everything that proves that it works
 	cargo test --locked
+
+cassandra: setup-services ## start a Cassandra on 127.0.0.1:9042, for `medallion --cassandra 127.0.0.1 run`
+	@scripts/cassandra.sh start
+
+cassandra-stop: ## stop it
+	@scripts/cassandra.sh stop
 
 # cheap checks first: a misplaced `use` should not cost a clippy run
 check: setup ## formatting, layers, lints, docs, dependencies
@@ -52,6 +61,15 @@ fmt: ## format the code
 
 bench: setup ## measure against the by-hand peer and print the ratios
 	scripts/bench.sh
+
+bench-serving: setup-services ## measure publishing against the official Python driver
+	scripts/bench_serving.sh
+
+BENCH_DATA ?= ../shared/data/cloud_provider_analytics
+
+bench-astra: build setup-services ## measure what the tunnel to Astra costs beside plain TLS
+	BENCH_DATA=$(abspath $(BENCH_DATA)) MEDALLION_BENCH_BINARY=$(MEDALLION) \
+		cargo test --locked --test it cost_of_the_tunnel -- --ignored --nocapture
 
 data-dictionary: build ## write docs/data_dictionary.md from the SQL and TOML
 	@# through a temporary file: a failing command must not leave an empty dictionary behind

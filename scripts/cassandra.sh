@@ -18,6 +18,8 @@ Commands
   run       run ONE node in the foreground, print `ready` when it answers; it ends with this script, and
             this script ends with its standard input (so a test that is killed leaves nothing behind)
   install   only fetch the jars
+  installed whether they have been fetched, by exit code
+  java      print the Java that is used
 
 Options
   --dir DIR            data, logs and configuration [${XDG_STATE_HOME:-~/.local/state}/medallion/cassandra]
@@ -29,6 +31,7 @@ Options
   --heap SIZE          of each node [512m]
   --auth               users and passwords (at first cassandra/cassandra) instead of letting everybody in
   --tls PEM            TLS for clients: a file with the server's key (PKCS#8) and certificates
+  --tls-optional       and without TLS on the same port too
   --tls-clients PEM    clients need a certificate that one of these signed
   --temporary          `run`: remove the folder at the end
   --yaml LINE          one more line for cassandra.yaml; may be repeated
@@ -42,11 +45,12 @@ have() { command -v "$1" >/dev/null 2>&1; }
 command=${1:-help}
 [ $# = 0 ] || shift
 dir="${XDG_STATE_HOME:-$HOME/.local/state}/medallion/cassandra"
-nodes=1 address=127.0.0.1 seed='' port=9042 storage_port=7000 heap=512m auth='' tls='' tls_clients='' temporary='' yaml=''
+nodes=1 address=127.0.0.1 seed='' port=9042 storage_port=7000 heap=512m auth='' tls='' tls_optional=false tls_clients='' temporary='' yaml=''
 while [ $# -gt 0 ]; do
     case $1 in
     --auth) auth=yes; shift; continue ;;
     --temporary) temporary=yes; shift; continue ;;
+    --tls-optional) tls_optional=true; shift; continue ;;
     --dir | --nodes | --address | --seed | --port | --storage-port | --heap | --tls | --tls-clients | --yaml) ;;
     *) fail "unknown option \`$1\`; \`scripts/cassandra.sh help\` lists them" ;;
     esac
@@ -154,7 +158,7 @@ YAML
             cat <<YAML
 client_encryption_options:
   enabled: true
-  optional: false
+  optional: $tls_optional
   ssl_context_factory:
     class_name: org.apache.cassandra.security.PEMBasedSslContextFactory
   keystore: "$tls"
@@ -269,6 +273,8 @@ prepare() {
 case $command in
 help | --help | -h) usage ;;
 install) prepare ;;
+installed) [ -e "$CACHE/lib" ] ;;
+java) find_java ;;
 start)
     prepare
     for number in $(seq "$nodes"); do

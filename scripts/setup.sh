@@ -2,6 +2,8 @@
 # Makes sure that what building and testing need is there: a C compiler (for zstd, ring and aws-lc), make, curl,
 # python3 (the oracle test) and the Rust toolchain of rust-toolchain.toml. Installs what is missing where it may,
 # else says exactly what to install. Does nothing, quickly, when all is there.
+#
+# usage: scripts/setup.sh [--services]      with --services also what Cassandra needs: Java 17 (or 11), Maven, flock
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH"
@@ -18,6 +20,13 @@ have make || missing+=(make)
 have python3 || missing+=(python3)
 have cargo || have rustup || { have curl || missing+=(curl); [ -e /etc/ssl/certs/ca-certificates.crt ] || missing+=(ca-certificates); }
 
+if [ "${1:-}" = --services ]; then
+    scripts/cassandra.sh java >/dev/null 2>&1 || missing+=(openjdk-17-jre-headless)
+    # only to fetch the jars, once
+    have mvn || scripts/cassandra.sh installed || missing+=(maven)
+    have flock || missing+=(util-linux)
+fi
+
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi; }
 
 install_packages() { # PACKAGE…
@@ -33,6 +42,13 @@ install_packages() { # PACKAGE…
     fi
     say "installing $*"
     as_root apt-get update -qq
+    case " $* " in *" openjdk-17-jre-headless "*)
+        if ! apt-cache show openjdk-17-jre-headless >/dev/null 2>&1; then
+            say "this system packages no Java 17, which Cassandra needs (21 is too new for it):"
+            say "install one from https://adoptium.net/temurin/releases?version=17 and set JAVA_HOME, then try again"
+            exit 1
+        fi ;;
+    esac
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >&2
 }
 

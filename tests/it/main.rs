@@ -3,12 +3,15 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that can't go on says so")]
 
+mod authority;
 mod cassandra;
 mod data;
 mod mini;
 mod proxy;
+mod standin;
 mod support;
 
+mod astra;
 mod balance;
 mod cli;
 mod crash;

@@ -39,7 +39,10 @@ impl Served {
     }
 
     pub fn mini_on(node: &Node) -> Served {
-        let space = Cql::of(node).keyspace(1);
+        Self::mini_in(Cql::of(node).keyspace(1), node.contact())
+    }
+
+    pub fn mini_in(space: Keyspace, contact: String) -> Served {
         let place = mini::place();
         write(&place.project.join("cql/tables/daily.cql"), DAILY.as_bytes());
         write(&place.project.join("cql/publish/daily.cql"), DAILY_INSERT.as_bytes());
@@ -50,17 +53,20 @@ impl Served {
         );
         write(&place.project.join("cql/tables/total.cql"), total.as_bytes());
         write(&place.project.join("cql/publish/total.cql"), TOTAL_INSERT.as_bytes());
-        Self::in_keyspace(place, space, node.contact())
+        Self::in_keyspace(place, space, contact)
     }
 
     /// The reference project.
     pub fn reference() -> Served {
-        let space = Cql::of(node()).keyspace(1);
+        Self::reference_in(Cql::of(node()).keyspace(1), node().contact())
+    }
+
+    pub fn reference_in(space: Keyspace, contact: String) -> Served {
         let place = Place::copied_reference();
         place.edit("medallion.toml", "keyspace = \"cloud_analytics\"", "");
         let manifest = fs::read_to_string(place.project.join("medallion.toml")).unwrap();
         fs::write(place.project.join("medallion.toml"), manifest.replace("[serving]", "")).unwrap();
-        Self::in_keyspace(place, space, node().contact())
+        Self::in_keyspace(place, space, contact)
     }
 
     pub fn in_keyspace(place: Place, space: Keyspace, contact: String) -> Served {
@@ -68,12 +74,13 @@ impl Served {
         let manifest = fs::read_to_string(&path).unwrap();
         let serving = format!("\n[serving]\nkeyspace = \"{}\"\nretry_seconds = 20\n", space.name);
         fs::write(path, manifest + &serving).unwrap();
+        let contact = crate::astra::instead_of(contact);
         Served { place, space, contact }
     }
 
     pub fn command(&self, arguments: &[&str]) -> std::process::Command {
         let mut command = self.place.command(arguments);
-        command.env("MEDALLION_CASSANDRA", &self.contact);
+        command.env("MEDALLION_CASSANDRA", &self.contact).env("MEDALLION_ASTRA_TOKEN", crate::astra::TOKEN);
         command
     }
 
@@ -461,7 +468,8 @@ fn at_lake(served: &Served, lake: &Path, arguments: &[&str]) -> std::process::Co
         .arg(&served.place.project)
         .arg("--landing")
         .arg(&served.place.landing);
-    command.arg("--lake").arg(lake).args(arguments).env("MEDALLION_CASSANDRA", &served.contact);
+    command.arg("--lake").arg(lake).args(arguments);
+    command.env("MEDALLION_CASSANDRA", &served.contact).env("MEDALLION_ASTRA_TOKEN", crate::astra::TOKEN);
     command
 }
 
