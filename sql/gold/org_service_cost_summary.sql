@@ -10,38 +10,26 @@ last_day as (
     from gold."finops_daily_usage$partitions"
 ),
 
--- a day's cost counts on that day and on the 13 days after it
-aged as (
+-- for every day: what it and the 6 and 13 days before it cost
+rolled as (
     select
         org_id,
-        usage_date,
         service,
-        total_cost_usd,
-        cast(unnest(range(0, 14)) as int) as age_days
+        unnest(rolling_sum(usage_date, total_cost_usd, 1, 7, 14)) as totals
     from daily_costs
-),
-
-dated as (
-    select
-        org_id,
-        cast(cast(usage_date as int) + age_days as date) as summary_date,
-        service,
-        total_cost_usd,
-        age_days
-    from aged
+    group by org_id, service
 ),
 
 summed as (
     select
         org_id,
-        summary_date,
+        totals['date'] as summary_date,
         service,
-        sum(total_cost_usd) filter (where age_days < 1) as cost_1d,
-        sum(total_cost_usd) filter (where age_days < 7) as cost_7d,
-        sum(total_cost_usd) as cost_14d
-    from dated
-    where summary_date <= (select usage_date from last_day)
-    group by org_id, summary_date, service
+        totals['sum_1'] as cost_1d,
+        totals['sum_2'] as cost_7d,
+        totals['sum_3'] as cost_14d
+    from rolled
+    where totals['date'] <= (select usage_date from last_day)
 ),
 
 ranked as (
@@ -58,8 +46,8 @@ select
     org_id,
     summary_date,
     service,
-    cast(coalesce(cost_1d, 0) as decimal(38, 6)) as cost_1d,
-    cast(coalesce(cost_7d, 0) as decimal(38, 6)) as cost_7d,
-    cast(cost_14d as decimal(38, 6)) as cost_14d,
+    cost_1d,
+    cost_7d,
+    cost_14d,
     cast(rank_14d as int) as rank_14d
 from ranked

@@ -18,7 +18,7 @@ use crate::lake::Lake;
 use crate::lake::scan::store_url;
 use crate::project::sql::TableName;
 
-pub use functions::{register as register_functions, uniform};
+pub use functions::{is_listed, register as register_functions, uniform};
 
 const CATALOG: &str = "medallion";
 

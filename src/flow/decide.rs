@@ -25,9 +25,10 @@ use arrow::datatypes::{
     DataType, Date32Type, Decimal128Type, Field, Int64Type, Schema, TimestampMicrosecondType,
 };
 use arrow::row::{RowConverter, SortField};
+use datafusion::common::TableReference;
 use datafusion::common::hash_utils::{RandomState, create_hashes};
 use datafusion::datasource::MemTable;
-use datafusion::prelude::SessionContext;
+use datafusion::prelude::{SessionContext, col, ident};
 
 use super::quarantine::{Refused, Stage};
 use crate::engine;
@@ -322,25 +323,14 @@ impl Records {
         if rows.is_empty() {
             return Ok(HashMap::new());
         }
-        let wanted = TableName::new("bronze", &format!("{}$wanted", source.name));
-        engine::register(context, &wanted, places_table(rows.keys())?);
-        let columns: Vec<String> = source
-            .layout
-            .columns
-            .iter()
-            .map(|column| column.name.as_str())
-            .chain(["_rescued", "source_file", "source_line"])
-            .map(|name| format!("b.{}", quoted(name)))
-            .collect();
-        let query = format!(
-            "select {} from bronze.{name} b left semi join bronze.{wanted} w \
-             on b.source_file = w.source_file and b.source_line = w.source_line",
-            columns.join(", "),
-            name = quoted(&source.name),
-            wanted = quoted(&wanted.table),
-        );
+        let places = rows.keys().map(|(file, line)| (file.as_ref(), *line));
+        let is_wanted = engine::is_listed(col("source_file"), col("source_line"), places)?;
+        let columns = source.layout.columns.iter().map(|column| column.name.as_str());
+        let columns = columns.chain(["_rescued", "source_file", "source_line"]).map(ident);
+        let table = TableReference::partial("bronze", source.name.as_str());
+        let wanted = context.table(table).await?.filter(is_wanted)?.select(columns)?;
         let mut contents = HashMap::with_capacity(rows.len());
-        for batch in context.sql(&query).await?.collect().await? {
+        for batch in wanted.collect().await? {
             let num_content = batch.num_columns() - 2;
             let mut content = batch.columns()[..num_content].to_vec();
             if let Some(rescued) = content.last_mut() {
@@ -526,22 +516,6 @@ fn decide_upserts(
         }
     }
     versions
-}
-
-/// Places as a table `(source_file, source_line)`.
-///
-/// # Errors
-/// Never in practice.
-pub fn places_table<'a>(places: impl Iterator<Item = &'a Place>) -> Result<Arc<MemTable>> {
-    let (files, lines): (Vec<&str>, Vec<i64>) = places.map(|(file, line)| (file.as_ref(), *line)).unzip();
-    let schema = Arc::new(Schema::new(vec![
-        Field::new("source_file", DataType::Utf8View, true),
-        Field::new("source_line", DataType::Int64, true),
-    ]));
-    let columns: Vec<ArrayRef> =
-        vec![Arc::new(StringViewArray::from_iter_values(files)), Arc::new(Int64Array::from(lines))];
-    let batch = RecordBatch::try_new(Arc::clone(&schema), columns)?;
-    Ok(Arc::new(MemTable::try_new(schema, vec![vec![batch]])?))
 }
 
 /// Versions as a table to join bronze with.

@@ -9,12 +9,12 @@ use arrow::array::{AsArray, BooleanArray, RecordBatch};
 use arrow::datatypes::Date32Type;
 use datafusion::common::ScalarValue;
 use datafusion::datasource::MemTable;
-use datafusion::prelude::SessionContext;
+use datafusion::prelude::{SessionContext, col, not};
 use futures::TryStreamExt;
 use serde_json::json;
 
 use super::Run;
-use super::decide::{hashes, partition_keys, places_table, quoted, versions_table};
+use super::decide::{hashes, partition_keys, quoted, versions_table};
 use super::dirty::{self, Work, dates_of, stored_table};
 use crate::engine;
 use crate::error::{During, Error, Result};
@@ -417,15 +417,9 @@ async fn register_decided(
         engine::register(context, input, Arc::new(provider));
         return Ok(());
     }
-    engine::register(context, &name, Arc::new(provider));
-    let rejected_name = TableName::new("bronze", &format!("{}$rejected", source.name));
-    engine::register(context, &rejected_name, places_table(rejected.into_iter())?);
-    let query = format!(
-        "select b.* from bronze.{bronze_name} b left anti join bronze.{} r \
-         on b.source_file = r.source_file and b.source_line = r.source_line",
-        quoted(&rejected_name.table)
-    );
-    let frame = context.sql(&query).await?;
+    let places = rejected.into_iter().map(|(file, line)| (file.as_ref(), *line));
+    let is_rejected = engine::is_listed(col("source_file"), col("source_line"), places)?;
+    let frame = context.read_table(Arc::new(provider))?.filter(not(is_rejected))?;
     engine::register(context, input, frame.into_view());
     Ok(())
 }

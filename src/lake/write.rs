@@ -7,8 +7,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
-use arrow::compute::{cast, interleave_record_batch};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt32Array};
+use arrow::compute::{cast, interleave_record_batch, take_record_batch};
 use arrow::datatypes::{DataType, Date32Type, Int32Type, Int64Type, SchemaRef};
 use arrow::row::{RowConverter, SortField};
 use chrono::NaiveDate;
@@ -28,8 +28,18 @@ use crate::error::{Error, Result};
 /// and a thousand of those cost more than the rows.
 const BUFFER_CELLS: usize = 12 * 1024 * 1024;
 
-/// Below this many rows a file is compressed with Snappy: a zstd context costs more than it saves on a tiny page.
+/// Below this many rows a file is compressed with Snappy: a zstd context costs more than it saves on a small page.
+const SNAPPY_ROWS: usize = 32 * 1024;
+
+/// Below this many rows a file has no dictionaries: each begins as a 64 KiB hash table.
 const SMALL_FILE_ROWS: usize = 4096;
+
+/// Values looked at to see whether a column's words repeat.
+const DICTIONARY_SAMPLE: usize = 512;
+
+/// A partition's rows are gathered batch by batch where a batch gives so many on average, else across batches: the
+/// first is faster per row, the second per piece.
+const ROWS_PER_PIECE: usize = 128;
 
 /// A file is closed and another begun when it has this many encoded bytes.
 const TARGET_FILE_BYTES: usize = 256 * 1024 * 1024;
@@ -63,8 +73,8 @@ struct OpenFile {
     rows: usize,
 }
 
-/// A partition and its rows, as batch and row numbers.
-type PartitionRows = (PartitionKey, Vec<(usize, usize)>);
+/// A partition and its rows: row numbers by batch, in the order of their arrival.
+type PartitionRows = (PartitionKey, Vec<(usize, Vec<u32>)>);
 
 /// What becomes of the files that a flush has written to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -229,18 +239,16 @@ impl Writer {
             })
             .collect();
         let written = in_parallel(work, move |(key, rows, open, (batches, schema, unique_columns))| {
+            let num_rows = rows.iter().map(|(_, rows)| rows.len()).sum();
+            let pieces = gather(&batches, rows, num_rows)?;
             let mut file = match open {
                 Some(file) => file,
-                None => open_file(schema, rows.len(), &unique_columns)?,
+                None => open_file(schema, num_rows, &pieces, &unique_columns)?,
             };
-            let whole = batches.len() == 1 && rows.len() == batches[0].num_rows();
-            if whole {
-                file.writer.write(&batches[0])?;
-            } else {
-                let refs: Vec<&RecordBatch> = batches.iter().collect();
-                file.writer.write(&interleave_record_batch(&refs, &rows)?)?;
+            for piece in &pieces {
+                file.writer.write(piece)?;
             }
-            file.rows += rows.len();
+            file.rows += num_rows;
             let is_full = file.writer.in_progress_size() + file.writer.bytes_written() > TARGET_FILE_BYTES;
             Ok(match then == Then::Close || is_full {
                 true => Written::Closed(key, file.writer.into_inner()?, file.rows),
@@ -263,10 +271,7 @@ impl Writer {
     fn split(&self, batches: &[RecordBatch], num_file_columns: usize) -> Result<Vec<PartitionRows>> {
         let fields = &self.schema.fields()[num_file_columns..];
         if fields.is_empty() {
-            let all = batches
-                .iter()
-                .enumerate()
-                .flat_map(|(index, batch)| (0..batch.num_rows()).map(move |row| (index, row)));
+            let all = batches.iter().enumerate().map(|(index, batch)| (index, all_rows(batch)));
             return Ok(vec![(Vec::new(), all.collect())]);
         }
         let sort_fields = fields.iter().map(|field| SortField::new(field.data_type().clone()));
@@ -286,7 +291,11 @@ impl Writer {
                         groups.len() - 1
                     }
                 };
-                groups[id].1.push((index, row));
+                let row = u32::try_from(row).map_err(|_| Error::bug("a batch of over 4 billion rows"))?;
+                match groups[id].1.last_mut() {
+                    Some((last, rows)) if *last == index => rows.push(row),
+                    _ => groups[id].1.push((index, vec![row])),
+                }
             }
         }
         Ok(groups)
@@ -341,9 +350,60 @@ where
     Ok(results)
 }
 
-fn open_file(schema: SchemaRef, rows: usize, unique_columns: &[String]) -> Result<OpenFile> {
+fn all_rows(batch: &RecordBatch) -> Vec<u32> {
+    (0..u32::try_from(batch.num_rows()).unwrap_or(u32::MAX)).collect()
+}
+
+/// The rows of one partition, as few batches.
+fn gather(
+    batches: &[RecordBatch],
+    rows: Vec<(usize, Vec<u32>)>,
+    num_rows: usize,
+) -> Result<Vec<RecordBatch>> {
+    if num_rows < rows.len() * ROWS_PER_PIECE && rows.len() > 1 {
+        let refs: Vec<&RecordBatch> = batches.iter().collect();
+        let places: Vec<(usize, usize)> =
+            rows.iter().flat_map(|(index, rows)| rows.iter().map(|row| (*index, *row as usize))).collect();
+        return Ok(vec![interleave_record_batch(&refs, &places)?]);
+    }
+    rows.into_iter()
+        .map(|(index, rows)| {
+            let batch = &batches[index];
+            match (rows.first(), rows.last()) {
+                // ascending, so a run without gaps
+                (Some(first), Some(last)) if (last - first) as usize + 1 == rows.len() => {
+                    Ok(batch.slice(*first as usize, rows.len()))
+                }
+                _ => Ok(take_record_batch(batch, &UInt32Array::from(rows))?),
+            }
+        })
+        .collect()
+}
+
+/// Whether a column's words repeat, judged by the first of them: if not, a dictionary is built and thrown away.
+fn repeats(pieces: &[RecordBatch], column: usize) -> bool {
+    let mut seen = std::collections::HashSet::with_capacity(DICTIONARY_SAMPLE);
+    let mut num_seen = 0;
+    for piece in pieces {
+        for value in piece.column(column).as_string_view().iter().flatten() {
+            seen.insert(value);
+            num_seen += 1;
+            if num_seen == DICTIONARY_SAMPLE {
+                return seen.len() * 2 < DICTIONARY_SAMPLE;
+            }
+        }
+    }
+    seen.len() * 2 < num_seen.max(DICTIONARY_SAMPLE / 8)
+}
+
+fn open_file(
+    schema: SchemaRef,
+    rows: usize,
+    pieces: &[RecordBatch],
+    unique_columns: &[String],
+) -> Result<OpenFile> {
     let is_small = rows < SMALL_FILE_ROWS;
-    let compression = if is_small {
+    let compression = if rows < SNAPPY_ROWS {
         Compression::SNAPPY
     } else {
         // level 1: as small as level 3 here and 16 % faster (facts and hazards, C)
@@ -354,11 +414,13 @@ fn open_file(schema: SchemaRef, rows: usize, unique_columns: &[String]) -> Resul
         .set_statistics_enabled(EnabledStatistics::Chunk)
         .set_offset_index_disabled(true)
         .set_dictionary_enabled(false);
-    for field in schema.fields() {
+    for (at, field) in schema.fields().iter().enumerate() {
         let column: ColumnPath = field.name().as_str().into();
         match field.data_type() {
-            // a dictionary begins as a 64 KiB hash table: of use for words that repeat, in a file that is not tiny
-            DataType::Utf8View if !is_small && !unique_columns.contains(field.name()) => {
+            // of use for words that repeat, in a file that is not tiny
+            DataType::Utf8View
+                if !is_small && !unique_columns.contains(field.name()) && repeats(pieces, at) =>
+            {
                 properties = properties.set_column_dictionary_enabled(column, true);
             }
             // counters and times grow in small steps; a batch's constants shrink to nothing

@@ -8,22 +8,17 @@
 //! each result is rounded once, to a double. One sort per group, then a sorted window that each day's run enters by a
 //! merge and leaves by another, so a day costs as much as its window, not as much as a join with it.
 
-use std::any::Any;
-use std::mem::size_of;
 use std::sync::Arc;
 
-use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, Date32Array, Float64Array, Int64Array, ListArray, StructArray,
-};
-use arrow::buffer::{NullBuffer, OffsetBuffer, ScalarBuffer};
-use arrow::compute::cast;
-use arrow::datatypes::{DataType, Date32Type, Decimal128Type, Field, FieldRef, Fields, Int64Type, i256};
-use datafusion::common::{Result, ScalarValue, exec_err, plan_err};
+use arrow::array::{ArrayRef, Date32Array, Float64Array, Int64Array, StructArray};
+use arrow::datatypes::{DataType, Field, FieldRef, Fields, Int64Type, i256};
+use datafusion::common::{Result, exec_err, plan_err};
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
-use datafusion::logical_expr::{
-    Accumulator, AggregateUDFImpl, EmitTo, GroupsAccumulator, Signature, Volatility,
-};
-use datafusion::physical_expr::expressions::Literal;
+use datafusion::logical_expr::{Accumulator, AggregateUDFImpl, GroupsAccumulator, Signature, Volatility};
+
+use super::rolling::{self, Groups, OneGroup, Rolling, list_field};
+
+type Entry = rolling::Entry<i64>;
 
 /// `rolling_baseline(date, value, days, min_count)`.
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -49,10 +44,6 @@ fn baseline_fields() -> Fields {
     ])
 }
 
-fn list_field(item: DataType) -> FieldRef {
-    Arc::new(Field::new("element", item, true))
-}
-
 impl AggregateUDFImpl for RollingBaseline {
     fn name(&self) -> &'static str {
         "rolling_baseline"
@@ -74,14 +65,11 @@ impl AggregateUDFImpl for RollingBaseline {
     }
 
     fn accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
-        Ok(Box::new(OneGroup { groups: Groups::new(&args)? }))
+        Ok(Box::new(OneGroup(Groups::new(Baseline::new(&args)?))))
     }
 
     fn state_fields(&self, args: StateFieldsArgs) -> Result<Vec<FieldRef>> {
-        let field = |name: &str, item| {
-            Arc::new(Field::new(format!("{}_{name}", args.name), DataType::List(list_field(item)), true))
-        };
-        Ok(vec![field("dates", DataType::Date32), field("values", DataType::Int64)])
+        Ok(rolling::state_fields(args.name, DataType::Int64))
     }
 
     fn groups_accumulator_supported(&self, _args: AccumulatorArgs) -> bool {
@@ -89,220 +77,53 @@ impl AggregateUDFImpl for RollingBaseline {
     }
 
     fn create_groups_accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn GroupsAccumulator>> {
-        Ok(Box::new(Groups::new(&args)?))
+        Ok(Box::new(Groups::new(Baseline::new(&args)?)))
     }
 }
 
-fn literal(args: &AccumulatorArgs, at: usize) -> Result<i64> {
-    let expr: &dyn Any = args.exprs[at].as_ref();
-    match expr.downcast_ref::<Literal>().map(Literal::value) {
-        Some(ScalarValue::Int64(Some(value))) if *value > 0 => Ok(*value),
-        _ => exec_err!("argument {} of `rolling_baseline` must be a positive literal", at + 1),
-    }
-}
-
-/// One landed value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Entry {
-    group: u32,
-    date: i32,
-    value: i64,
-}
-
-/// All values of all groups, sorted only when results are wanted.
+/// What the aggregate was asked for.
 #[derive(Debug)]
-struct Groups {
+struct Baseline {
     days: i32,
     min_count: usize,
     scale: i8,
-    entries: Vec<Entry>,
-    num_groups: usize,
 }
 
-impl Groups {
+impl Baseline {
     fn new(args: &AccumulatorArgs) -> Result<Self> {
         let scale = match args.expr_fields[1].data_type() {
             DataType::Decimal128(_, scale) => *scale,
             other => return exec_err!("`rolling_baseline` of `{other}`"),
         };
         Ok(Self {
-            days: i32::try_from(literal(args, 2)?).unwrap_or(i32::MAX),
-            min_count: usize::try_from(literal(args, 3)?).unwrap_or(usize::MAX),
+            days: i32::try_from(rolling::literal(args, 2)?).unwrap_or(i32::MAX),
+            min_count: usize::try_from(rolling::literal(args, 3)?).unwrap_or(usize::MAX),
             scale,
-            entries: Vec::new(),
-            num_groups: 0,
         })
     }
-
-    fn push(&mut self, group: usize, date: i32, value: i64) -> Result<()> {
-        let Ok(group) = u32::try_from(group) else {
-            return exec_err!("`rolling_baseline` has more than 2^32 groups");
-        };
-        self.entries.push(Entry { group, date, value });
-        Ok(())
-    }
-
-    /// The sorted entries of the groups that are emitted; the others move up.
-    fn take(&mut self, emit_to: EmitTo) -> (Vec<Entry>, usize) {
-        let num_emitted = match emit_to {
-            EmitTo::All => self.num_groups,
-            EmitTo::First(n) => n,
-        };
-        let mut emitted = std::mem::take(&mut self.entries);
-        emitted.sort_unstable();
-        let first_kept = emitted.partition_point(|entry| (entry.group as usize) < num_emitted);
-        self.entries = emitted.split_off(first_kept);
-        for entry in &mut self.entries {
-            entry.group -= num_emitted as u32;
-        }
-        self.num_groups -= num_emitted;
-        (emitted, num_emitted)
-    }
 }
 
-/// Where each group's entries end, as list offsets.
-fn offsets(entries: &[Entry], num_groups: usize) -> OffsetBuffer<i32> {
-    let mut lengths = vec![0; num_groups];
-    for entry in entries {
-        lengths[entry.group as usize] += 1;
-    }
-    OffsetBuffer::from_lengths(lengths)
-}
+impl Rolling for Baseline {
+    // 64 bits hold 18 digits, in half the memory of the decimal
+    type Value = Int64Type;
 
-impl GroupsAccumulator for Groups {
-    fn update_batch(
-        &mut self,
-        values: &[ArrayRef],
-        group_indices: &[usize],
-        filter: Option<&BooleanArray>,
-        total_num_groups: usize,
-    ) -> Result<()> {
-        self.num_groups = total_num_groups;
-        let dates = values[0].as_primitive::<Date32Type>();
-        let amounts = values[1].as_primitive::<Decimal128Type>();
-        self.entries.reserve(group_indices.len());
-        for (row, group) in group_indices.iter().enumerate() {
-            let is_wanted = filter.is_none_or(|filter| filter.is_valid(row) && filter.value(row));
-            if is_wanted && dates.is_valid(row) && amounts.is_valid(row) {
-                let Ok(value) = i64::try_from(amounts.value(row)) else {
-                    return exec_err!("a value of `rolling_baseline` has more than 18 digits");
-                };
-                self.push(*group, dates.value(row), value)?;
-            }
-        }
-        Ok(())
+    fn value(&self, amount: i128) -> Result<i64> {
+        i64::try_from(amount).or_else(|_| exec_err!("a value of `rolling_baseline` has more than 18 digits"))
     }
 
-    fn evaluate(&mut self, emit_to: EmitTo) -> Result<ArrayRef> {
-        let (entries, num_groups) = self.take(emit_to);
+    fn value_type(&self) -> DataType {
+        DataType::Int64
+    }
+
+    fn evaluate(&self, entries: &[Entry], lengths: &mut [usize]) -> Result<ArrayRef> {
         let mut columns = Columns::default();
-        let mut lengths = vec![0; num_groups];
         let unit = 10f64.powi(i32::from(self.scale));
         for group in entries.chunk_by(|a, b| a.group == b.group) {
             let before = columns.date.len();
             roll(group, self.days, self.min_count, unit, &mut columns);
             lengths[group[0].group as usize] = columns.date.len() - before;
         }
-        let item = Arc::new(columns.finish()?);
-        let offsets = OffsetBuffer::from_lengths(lengths);
-        let field = list_field(item.data_type().clone());
-        Ok(Arc::new(ListArray::try_new(field, offsets, item, None)?))
-    }
-
-    fn state(&mut self, emit_to: EmitTo) -> Result<Vec<ArrayRef>> {
-        let (entries, num_groups) = self.take(emit_to);
-        let offsets = offsets(&entries, num_groups);
-        let dates = Date32Array::from_iter_values(entries.iter().map(|entry| entry.date));
-        let values = Int64Array::from_iter_values(entries.iter().map(|entry| entry.value));
-        Ok(vec![
-            Arc::new(ListArray::try_new(
-                list_field(DataType::Date32),
-                offsets.clone(),
-                Arc::new(dates),
-                None,
-            )?),
-            Arc::new(ListArray::try_new(list_field(DataType::Int64), offsets, Arc::new(values), None)?),
-        ])
-    }
-
-    fn merge_batch(
-        &mut self,
-        values: &[ArrayRef],
-        group_indices: &[usize],
-        total_num_groups: usize,
-    ) -> Result<()> {
-        self.num_groups = total_num_groups;
-        let dates = values[0].as_list::<i32>();
-        let amounts = values[1].as_list::<i32>();
-        for (row, group) in group_indices.iter().enumerate() {
-            if dates.is_null(row) {
-                continue;
-            }
-            let (run_dates, run_amounts) = (dates.value(row), amounts.value(row));
-            let run_dates = run_dates.as_primitive::<Date32Type>().values();
-            let run_amounts = run_amounts.as_primitive::<Int64Type>().values();
-            for (date, value) in run_dates.iter().zip(run_amounts.iter()) {
-                self.push(*group, *date, *value)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn convert_to_state(&self, values: &[ArrayRef], filter: Option<&BooleanArray>) -> Result<Vec<ArrayRef>> {
-        let num_rows = values[0].len();
-        let is_wanted = |row: usize| {
-            filter.is_none_or(|filter| filter.is_valid(row) && filter.value(row))
-                && values[0].is_valid(row)
-                && values[1].is_valid(row)
-        };
-        let nulls = NullBuffer::from_iter((0..num_rows).map(is_wanted));
-        let offsets =
-            OffsetBuffer::new(ScalarBuffer::from_iter(0..=i32::try_from(num_rows).unwrap_or(i32::MAX)));
-        let amounts = values[1].as_primitive::<Decimal128Type>();
-        let amounts = amounts.clone().with_precision_and_scale(38, 0)?;
-        let amounts = cast(&amounts, &DataType::Int64)?;
-        let list = |item: DataType, array: ArrayRef| -> Result<ArrayRef> {
-            Ok(Arc::new(ListArray::try_new(list_field(item), offsets.clone(), array, Some(nulls.clone()))?))
-        };
-        Ok(vec![list(DataType::Date32, Arc::clone(&values[0]))?, list(DataType::Int64, amounts)?])
-    }
-
-    fn size(&self) -> usize {
-        self.entries.capacity() * size_of::<Entry>()
-    }
-}
-
-/// The aggregate without `group by`.
-#[derive(Debug)]
-struct OneGroup {
-    groups: Groups,
-}
-
-impl Accumulator for OneGroup {
-    fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
-        let group_indices = vec![0; values[0].len()];
-        GroupsAccumulator::update_batch(&mut self.groups, values, &group_indices, None, 1)
-    }
-
-    fn evaluate(&mut self) -> Result<ScalarValue> {
-        self.groups.num_groups = 1;
-        let lists = GroupsAccumulator::evaluate(&mut self.groups, EmitTo::All)?;
-        ScalarValue::try_from_array(&lists, 0)
-    }
-
-    fn size(&self) -> usize {
-        GroupsAccumulator::size(&self.groups)
-    }
-
-    fn state(&mut self) -> Result<Vec<ScalarValue>> {
-        self.groups.num_groups = 1;
-        let states = GroupsAccumulator::state(&mut self.groups, EmitTo::All)?;
-        states.iter().map(|state| ScalarValue::try_from_array(state, 0)).collect()
-    }
-
-    fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
-        let group_indices = vec![0; states[0].len()];
-        GroupsAccumulator::merge_batch(&mut self.groups, states, &group_indices, 1)
+        Ok(Arc::new(columns.finish()?))
     }
 }
 
