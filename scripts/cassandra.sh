@@ -324,9 +324,7 @@ run)
     launch "$dir" "$address" "${seed:-$address}"
     wait_ready "$dir" "$address"
     echo ready
-    while alive "$dir"; do
-        sleep 0.2 || true
-    done
+    wait "$(cat "$dir/pid")" || true
     ;;
 *) fail "unknown command \`$command\`; \`scripts/cassandra.sh help\` lists them" ;;
 esac

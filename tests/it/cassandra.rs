@@ -245,9 +245,13 @@ impl Site {
             fs::write(&clients, &tls.authority.pem).unwrap();
             script.arg("--tls").arg(server);
             match tls.clients {
-                Clients::Everybody => drop(script.arg("--tls-optional")),
+                Clients::Everybody => {
+                    script.arg("--tls-optional");
+                }
                 Clients::Encrypted => {}
-                Clients::Certified => drop(script.arg("--tls-clients").arg(clients)),
+                Clients::Certified => {
+                    script.arg("--tls-clients").arg(clients);
+                }
             }
         }
         if alone {

@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -75,7 +76,7 @@ impl Standin {
         let told = Arc::new(Mutex::new(Told { routes, listed, ..Told::default() }));
         let config = server_config(&authority, server);
         let mut tasks = JoinSet::new();
-        let (metadata_port, proxy_port) = runtime().block_on(async {
+        let metadata_port = runtime().block_on(async {
             let metadata = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
             let proxy = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
             let ports = (metadata.local_addr().unwrap().port(), proxy.local_addr().unwrap().port());
@@ -85,7 +86,7 @@ impl Standin {
             }));
             let its_told = told.clone();
             tasks.spawn(serve(proxy, move |stream| pass(stream, config.clone(), its_told.clone())));
-            ports
+            ports.0
         });
         let client = authority.sign(&["client"], 2099);
         Standin {
@@ -104,7 +105,10 @@ impl Standin {
 
     /// `astra:PATH` of a good bundle.
     pub fn contact(&self) -> String {
-        format!("astra:{}", self.bundle("good", &self.authority.pem, &self.client).display())
+        // a file of its own: another test may be reading the last one
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
+        let name = format!("good-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        format!("astra:{}", self.bundle(&name, &self.authority.pem, &self.client).display())
     }
 
     /// A bundle that trusts this authority and has this identity.
