@@ -212,7 +212,11 @@ fn a_used_up_rate_slows_the_publisher() {
     let proxy = Proxy::before(node().contact(), {
         let (refused, seen) = (refused.clone(), AtomicUsize::new(0));
         move |request| match request.kind {
-            Kind::Batch | Kind::Execute if seen.fetch_add(1, Ordering::Relaxed) % 3 == 0 => {
+            // rows of ours; the driver does not repeat what it asks for itself
+            Kind::Batch | Kind::Execute
+                if ["north", "south", "east"].iter().any(|site| request.contains(site))
+                    && seen.fetch_add(1, Ordering::Relaxed) % 2 == 0 =>
+            {
                 refused.fetch_add(1, Ordering::Relaxed);
                 Fate::Refuse(Refusal::RateLimited)
             }
@@ -223,8 +227,8 @@ fn a_used_up_rate_slows_the_publisher() {
     let served = Served::mini_in(Cql::of(node()).keyspace(1), standin.contact());
     served.place.land([&first_readings()]);
     served.run();
-    served.assert_equal("one of three requests was over the rate");
-    assert!(refused.load(Ordering::Relaxed) > 3);
+    served.assert_equal("every other request was over the rate");
+    assert!(refused.load(Ordering::Relaxed) >= 3);
 }
 
 /// `medallion check --connect` with a bundle, which must fail.

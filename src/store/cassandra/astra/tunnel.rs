@@ -155,21 +155,25 @@ impl Shared {
     /// Connects, and passes bytes on until either side ends.
     async fn pass(&self, mut near: TcpStream, way: Way) {
         let _ = near.set_nodelay(true);
-        match self.connect(way).await {
+        let failure = match self.connect(way).await {
             Ok(mut far) => {
-                *self.failure.write().unwrap_or_else(PoisonError::into_inner) = None;
-                let passed =
-                    copy_bidirectional_with_sizes(&mut near, &mut far, BUFFER_BYTES, BUFFER_BYTES).await;
-                if let Err(error) = passed {
-                    tracing::debug!(?way, %error, "a connection broke");
+                match copy_bidirectional_with_sizes(&mut near, &mut far, BUFFER_BYTES, BUFFER_BYTES).await {
+                    Ok((_, received)) if received > 0 => None,
+                    // a proxy may greet us before it finds that the node behind it is gone
+                    Ok(_) => Some("Astra's proxy ended a connection without an answer".to_owned()),
+                    Err(error) => Some(format!("a connection through Astra's proxy broke: {error}")),
                 }
             }
-            Err(error) => {
-                tracing::debug!(?way, %error, "a connection failed");
-                *self.failure.write().unwrap_or_else(PoisonError::into_inner) = Some(error.to_string());
-                drop(near);
-                self.refresh().await;
-            }
+            Err(error) => Some(error.to_string()),
+        };
+        drop(near);
+        let is_failed = failure.is_some();
+        if let Some(error) = &failure {
+            tracing::debug!(?way, %error, "a connection failed");
+        }
+        *self.failure.write().unwrap_or_else(PoisonError::into_inner) = failure;
+        if is_failed {
+            self.refresh().await;
         }
     }
 
