@@ -12,7 +12,7 @@ MEDALLION = $(TARGET)/release/medallion
 CARGO_DENY_VERSION := 0.20.2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-services build run test soak demo check fmt bench bench-stream data-dictionary clean-lake bench-serving cassandra cassandra-stop
+.PHONY: help setup setup-services build run test soak demo check fmt bench bench-astra bench-serving bench-stream data-dictionary clean-lake cassandra cassandra-stop
 
 help: ## list the recipes
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,7 +20,7 @@ help: ## list the recipes
 setup: ## install what building needs and is missing, or say what to install
 	@scripts/setup.sh
 
-setup-services: ## the same for what tests start, which is Cassandra
+setup-services: ## the same for what tests start: Cassandra, an S3 server
 	@scripts/setup.sh --services
 
 build: setup ## build the release binary (20 to 30 minutes the first time on 2 cores)
@@ -73,6 +73,12 @@ bench-serving: setup-services ## measure publishing against the official Python 
 
 bench-stream: setup ## measure the stream: throughput, latency from landing to gold, restart, memory
 	scripts/bench_stream.sh
+
+BENCH_DATA ?= ../shared/data/cloud_provider_analytics
+
+bench-astra: build setup-services ## measure what the tunnel to Astra costs beside plain TLS
+	BENCH_DATA=$(abspath $(BENCH_DATA)) MEDALLION_BENCH_BINARY=$(MEDALLION) \
+		cargo test --locked --test it cost_of_the_tunnel -- --ignored --nocapture
 
 data-dictionary: build ## write docs/data_dictionary.md from the SQL and TOML
 	@# through a temporary file: a failing command must not leave an empty dictionary behind

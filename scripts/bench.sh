@@ -6,7 +6,7 @@
 #   BENCH_DATA=DIR    landing data instead of ../shared/data/cloud_provider_analytics
 #   BENCH_PEER=DIR    the folder with multiply.py and duckdb_pipeline.py instead of ../shared/bench
 #   BENCH_FACTOR=N    how many times larger the large landing is; 50 by default
-#   BENCH_WORK=DIR    where to put landing and lakes (5 GB); a temporary folder by default
+#   BENCH_WORK=DIR    where to put landing and lakes (8 GB); a temporary folder by default
 #   MEDALLION=FILE    a binary to measure instead of building one
 #
 # Without the real data and the peer it measures ours alone, on generated data of the same size.
@@ -77,15 +77,18 @@ measure() { # ROW WHO COMMAND…: appends wall, cpu and peak memory to the resul
 }
 both() { # ROW LANDING LAKE: first runs, ours and the peer's in turns
     local row=$1 landing=$2 lake=$3
+    rm -rf "$lake".*
     for ((i = 1; i <= runs; i++)); do
         say "$row: $i of $runs"
-        rm -rf "$lake"
-        measure "$row" ours "$MEDALLION" -q --landing "$landing" --lake "$lake" run
+        # a new folder each time: for seconds after many files were removed, ext4 searches long for a free inode
+        measure "$row" ours "$MEDALLION" -q --landing "$landing" --lake "$lake.$i" run
         [ $has_peer = no ] || {
             measure "$row" peer "$python" "$peer/duckdb_pipeline.py" "$landing" "$work/peer" "$(nproc)"
             tail -n 1 "$work/out" >"$work/peer_said"
         }
     done
+    rm -rf "$lake"
+    mv "$lake.$runs" "$lake"
     # equal work is part of the measurement: events and cost must agree
     say "$row: ours $("$MEDALLION" --format csv --landing "$landing" --lake "$lake" sql \
         'select count(*) as groups, sum(total_cost_usd) as cost, sum(event_count) as events from gold.finops_daily_usage' | tail -n 1)"

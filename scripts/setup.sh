@@ -3,7 +3,8 @@
 # python3 (the oracle test) and the Rust toolchain of rust-toolchain.toml. Installs what is missing where it may,
 # else says exactly what to install. Does nothing, quickly, when all is there.
 #
-# usage: scripts/setup.sh [--services]      with --services also what Cassandra needs: Java 17 (or 11), Maven, flock
+# usage: scripts/setup.sh [--services]      with --services also what the tests' services need: Java 17 (or 11),
+#                                   Maven, flock, moto
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH"
@@ -25,6 +26,8 @@ if [ "${1:-}" = --services ]; then
     # only to fetch the jars, once
     have mvn || scripts/cassandra.sh installed || missing+=(maven)
     have flock || missing+=(util-linux)
+    # for the object store of the tests
+    scripts/object_store.sh installed || python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
 fi
 
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi; }
@@ -93,4 +96,8 @@ fi
 if ! python3 -c 'import sys; sys.exit(sys.version_info < (3, 9))'; then
     say "python3 is older than 3.9, which the oracle test needs: install a newer one"
     exit 1
+fi
+
+if [ "${1:-}" = --services ]; then
+    scripts/object_store.sh install
 fi

@@ -74,7 +74,8 @@ pub struct Places {
     /// Where the zones are kept: a folder or a URI; the project's own by default
     #[arg(long, global = true, env = "MEDALLION_LAKE", value_name = "URI")]
     pub lake: Option<String>,
-    /// Cassandra nodes that marts are published to, `host:port,…`; the project's own by default, gold where it has none
+    /// Cassandra nodes that marts are published to, `host:port,…`, or `astra:PATH.zip` for an Astra database; the
+    /// project's own by default, gold where it has none
     #[arg(
         long,
         global = true,
@@ -225,7 +226,7 @@ impl Places {
     async fn cassandra<'a>(&self, project: &'a Project) -> Result<(&'a ServingManifest, Cassandra)> {
         let Some((serving, target)) = self.serving(project)? else {
             return Err(Error::usage(
-                "no cassandra is configured; name nodes with `--cassandra HOST:PORT` or `serving.hosts` in `medallion.toml`",
+                "no cassandra is configured; name nodes with `--cassandra HOST:PORT` (or `astra:PATH.zip`) or `serving.hosts` in `medallion.toml`",
             ));
         };
         Ok((serving, Cassandra::open(target, serving).await?))

@@ -38,9 +38,10 @@ pub async fn run(places: &Places, args: &PublishArgs) -> Result<u8> {
     let marts = select(&run.project, &args.marts)?;
     let project = std::sync::Arc::clone(&run.project);
     let (manifest, store) = places.cassandra(&project).await?;
-    let created = store.prepare(manifest, &marts, args.migrate).await?;
+    let plan = store.prepare(manifest, &marts, args.migrate).await?;
+    let scope = Scope { is_full: args.full, created: plan.missing, altered: plan.altered };
     let begun = std::time::Instant::now();
-    let published = publish(&run, &store, &marts, &Scope { is_full: args.full, created }).await;
+    let published = publish(&run, &store, &marts, &scope).await;
     progress.finish();
     let published = published?;
     print_text(&match places.format {

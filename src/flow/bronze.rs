@@ -134,9 +134,10 @@ pub async fn ingest(run: &Run, source: &Source, batch_id: i64, batch: &[FileReco
     let unique: Vec<String> = source.key().map(str::to_owned).collect();
     let unique = if unique.len() == 1 { unique } else { Vec::new() };
     let mut writer = table.writer(Arc::clone(&schema), &partition).with_unique_columns(&unique);
-    let mut cache = (table.version() < 0).then(Vec::new);
-    let mut fresh = run.recent.is_some().then(Vec::new);
-    let mut num_cached = 0;
+    let (is_cached, is_recent) = (table.version() < 0, run.recent.is_some());
+    if is_cached || is_recent {
+        writer = writer.keeping(CACHED_ROWS);
+    }
     let mut refused = Vec::new();
     let mut reports = Vec::new();
     let mut max_event_time = table.position(MAX_EVENT_TIME);
@@ -148,17 +149,6 @@ pub async fn ingest(run: &Run, source: &Source, batch_id: i64, batch: &[FileReco
                 writer.write(&rows).await?;
                 max_event_time = max_event_time.max(newest);
                 num_late += late(&rows);
-                num_cached += rows.num_rows();
-                if num_cached > CACHED_ROWS {
-                    cache = None;
-                    fresh = None;
-                }
-                if let Some(fresh) = &mut fresh {
-                    fresh.push(rows.clone());
-                }
-                if let Some(cache) = &mut cache {
-                    cache.push(rows);
-                }
             }
             Piece::Refused(records) => refused.extend(records),
             Piece::File(report) => reports.push(report),
@@ -166,7 +156,9 @@ pub async fn ingest(run: &Run, source: &Source, batch_id: i64, batch: &[FileReco
     }
     reports.sort_by(|a, b| a.path.cmp(&b.path));
     refused.sort_by(|a, b| (&a.source_file, a.source_line).cmp(&(&b.source_file, b.source_line)));
-    let adds = writer.close().await?;
+    let (adds, kept) = writer.close_with_rows().await?;
+    let fresh = kept.clone().filter(|_| is_recent);
+    let cache = kept.filter(|_| is_cached);
     let quarantine_commit = match refused.is_empty() {
         true => None,
         false => Some(quarantine::prepare(&quarantine, source, batch_id, &refused, run.started_at).await?),

@@ -128,6 +128,7 @@ async fn compute_groups(run: &Run, model: &Model, work: &Work) -> Result<Compute
     let mut adds = Vec::new();
     let mut rows = 0;
     let mut cache = is_whole(&table, work).then(Vec::new);
+    let mut room = CACHED_ROWS;
     let groups: Vec<Option<BTreeSet<i32>>> = match work {
         Work::Nothing => Vec::new(),
         Work::Whole => vec![None],
@@ -140,6 +141,9 @@ async fn compute_groups(run: &Run, model: &Model, work: &Work) -> Result<Compute
             .writer(Arc::clone(&model.schema), &model.partition)
             .with_unique_columns(&unique)
             .with_tags(tags.clone());
+        if cache.is_some() {
+            writer = writer.keeping(room);
+        }
         let mut keys = UniqueKey::new(model);
         let mut stream = frame.execute_stream().await?;
         while let Some(batch) = stream.try_next().await? {
@@ -148,14 +152,14 @@ async fn compute_groups(run: &Run, model: &Model, work: &Work) -> Result<Compute
             run.progress.inc(batch.num_rows() as u64);
             keys.check(&batch)?;
             writer.write(&batch).await?;
-            if let Some(batches) = &mut cache {
-                batches.push(conform(&batch, model)?);
-                if rows > CACHED_ROWS as u64 {
-                    cache = None;
-                }
-            }
         }
-        adds.extend(writer.close().await?);
+        let (added, kept) = writer.close_with_rows().await?;
+        adds.extend(added);
+        cache = cache.zip(kept).map(|(mut batches, kept)| {
+            room -= kept.iter().map(RecordBatch::num_rows).sum::<usize>();
+            batches.extend(kept);
+            batches
+        });
     }
     let change = match work {
         Work::Whole => Change::ReplaceAll,
@@ -229,21 +233,6 @@ fn is_whole(table: &Table, work: &Work) -> bool {
         Work::Whole => true,
         Work::Dates(dates) => dates_of(table.partitions(1)).is_subset(dates),
     }
-}
-
-fn conform(batch: &RecordBatch, model: &Model) -> Result<RecordBatch> {
-    let columns = model
-        .schema
-        .fields()
-        .iter()
-        .map(|field| {
-            let column = batch
-                .column_by_name(field.name())
-                .ok_or_else(|| Error::bug(format!("`{}` lost its column `{}`", model.table, field.name())))?;
-            Ok(arrow::compute::cast(column, field.data_type())?)
-        })
-        .collect::<Result<Vec<_>>>()?;
-    Ok(RecordBatch::try_new(Arc::clone(&model.schema), columns)?)
 }
 
 /// Cuts the dates into runs whose inputs are small enough to be computed at once.

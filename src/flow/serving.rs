@@ -54,6 +54,8 @@ pub struct Scope {
     pub is_full: bool,
     /// Tables that were created just now: nobody has written to them.
     pub created: Vec<String>,
+    /// Tables that were altered just now: rows that are there lack something.
+    pub altered: Vec<String>,
 }
 
 /// What has to be written.
@@ -87,7 +89,7 @@ pub async fn publish(
                     return Result::Ok(false);
                 };
                 let state = store.state(mart).await?;
-                Ok(decide(table, mart, &gold, state.as_ref(), scope).await? != Work::Nothing)
+                Ok(decide(table, store, mart, &gold, state.as_ref(), scope).await? != Work::Nothing)
             };
             look.await.during(|| format!("publishing `{}`", mart.name))
         })
@@ -121,7 +123,7 @@ async fn publish_mart(
     };
     for _ in 0..MAX_ATTEMPTS {
         let state = store.state(mart).await?;
-        let work = decide(table, mart, &gold, state.as_ref(), scope).await?;
+        let work = decide(table, store, mart, &gold, state.as_ref(), scope).await?;
         let (chain, mut why) = match &work {
             Work::Nothing => return Ok(None),
             Work::Superseded(version) => {
@@ -215,6 +217,7 @@ fn known_versions(gold: &GoldVersion, state: Option<&State>) -> Vec<GoldVersion>
 
 async fn decide(
     table: &Table,
+    store: &dyn ServingStore,
     mart: &Mart,
     gold: &GoldVersion,
     state: Option<&State>,
@@ -256,6 +259,12 @@ async fn decide(
     }
     if state.claims.iter().any(|claim| claim.is_whole) {
         return Ok(Work::Whole("a publication of everything did not finish"));
+    }
+    if scope.altered.contains(&mart.name) {
+        return Ok(Work::Whole("the table was altered"));
+    }
+    if published.rows > 0 && !store.has_rows(mart).await? {
+        return Ok(Work::Whole("the table was emptied"));
     }
     let age = chrono::Utc::now().timestamp_millis() - published.refreshed;
     if mart.table.ttl.is_some_and(|ttl| age > i64::from(ttl) * 1000 / 2) {

@@ -12,6 +12,7 @@ use arrow::compute::{cast, concat_batches, take_record_batch};
 use arrow::datatypes::{DataType, Date32Type, Int32Type, Int64Type, SchemaRef};
 use arrow::row::{Row, RowConverter, SortField};
 use chrono::NaiveDate;
+use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use parquet::arrow::ArrowWriter;
@@ -71,6 +72,8 @@ pub struct Writer {
     open: HashMap<PartitionKey, OpenFile>,
     finished: Vec<(PartitionKey, Vec<u8>, usize)>,
     num_files: usize,
+    /// The rows that were written, as long as they are at most so many.
+    kept: Option<(Vec<RecordBatch>, usize)>,
 }
 
 struct OpenFile {
@@ -115,6 +118,7 @@ impl Writer {
             open: HashMap::new(),
             finished: Vec::new(),
             num_files: 0,
+            kept: None,
         }
     }
 
@@ -127,6 +131,12 @@ impl Writer {
     /// Tags that every file's log entry carries.
     pub fn with_tags(mut self, tags: BTreeMap<String, Option<String>>) -> Self {
         self.tags = tags;
+        self
+    }
+
+    /// Keeps the rows for [`Writer::close_with_rows`], as long as they are at most so many.
+    pub fn keeping(mut self, max_rows: usize) -> Self {
+        self.kept = Some((Vec::new(), max_rows));
         self
     }
 
@@ -166,7 +176,16 @@ impl Writer {
     ///
     /// # Errors
     /// The store's, and those of [`Writer::write`].
-    pub async fn close(mut self) -> Result<Vec<Add>> {
+    pub async fn close(self) -> Result<Vec<Add>> {
+        Ok(self.close_with_rows().await?.0)
+    }
+
+    /// As [`Writer::close`], and the rows where they were few enough to be kept: the very ones that were written, so
+    /// that keeping them costs no copy.
+    ///
+    /// # Errors
+    /// As [`Writer::close`].
+    pub async fn close_with_rows(mut self) -> Result<(Vec<Add>, Option<Vec<RecordBatch>>)> {
         self.flush(Then::Close).await?;
         let open = std::mem::take(&mut self.open);
         let closed = in_parallel(open.into_iter().collect(), |(key, file)| {
@@ -181,13 +200,8 @@ impl Writer {
             uploads.push(self.upload(key, bytes, rows)?);
         }
         // the disk or the network waits, not the cores
-        futures::stream::StreamExt::collect::<Vec<_>>(futures::stream::StreamExt::buffered(
-            futures::stream::iter(uploads),
-            16,
-        ))
-        .await
-        .into_iter()
-        .collect()
+        let adds = futures::stream::iter(uploads).buffered(16).try_collect().await?;
+        Ok((adds, self.kept.map(|(rows, _)| rows)))
     }
 
     fn upload(
@@ -234,6 +248,11 @@ impl Writer {
             batches = coalesce(&self.schema, batches)?;
             groups = self.split(&batches, num_file_columns)?;
         }
+        self.kept = self.kept.take().and_then(|(mut kept, room)| {
+            let room = room.checked_sub(num_rows)?;
+            kept.extend(batches.iter().cloned());
+            Some((kept, room))
+        });
         let file_columns: Vec<usize> = (0..num_file_columns).collect();
         let batches: Arc<[RecordBatch]> = batches
             .iter()

@@ -60,6 +60,12 @@ impl ServingStore for Memory {
         }))
     }
 
+    async fn has_rows(&self, mart: &Mart) -> Result<bool> {
+        Ok(self.with(|tables| {
+            tables.partitions.get(&mart.name).into_iter().flatten().any(|(_, stored)| !stored.rows.is_empty())
+        }))
+    }
+
     async fn replace(&self, mart: &Mart, partition: &Partition, at: i64, _: bool) -> Result<()> {
         self.with(|tables| {
             let table = tables.partitions.entry(mart.name.clone()).or_default();

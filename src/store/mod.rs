@@ -33,6 +33,9 @@ pub trait ServingStore: Send + Sync {
     /// Replaces a mart's state if it is still the one of time `expected`. Says whether it was.
     async fn advance(&self, mart: &Mart, expected: Option<i64>, next: &State) -> Result<bool>;
 
+    /// Whether the store has any row of the mart.
+    async fn has_rows(&self, mart: &Mart) -> Result<bool>;
+
     /// Makes the rows of `partition` (possibly none) all that the store holds of its key, as of time `at`. Whatever has
     /// been or will be written with an earlier time has no effect. With `is_new` the caller knows that nobody can have
     /// written the partition before.

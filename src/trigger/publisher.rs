@@ -82,15 +82,15 @@ impl Publisher {
             return Ok(Vec::new());
         }
         // connected anew, and the tables compared again, after any failure
-        let (store, created) = match self.store.take() {
-            Some(store) => (store, Vec::new()),
+        let (store, scope) = match self.store.take() {
+            Some(store) => (store, Scope::default()),
             None => {
                 let store = Cassandra::open(target.clone(), manifest).await?;
-                let created = store.prepare(manifest, marts, false).await?;
-                (store, created)
+                let plan = store.prepare(manifest, marts, false).await?;
+                (store, Scope { is_full: false, created: plan.missing, altered: plan.altered })
             }
         };
-        let published = serving::publish(run, &store, marts, &Scope { is_full: false, created }).await?;
+        let published = serving::publish(run, &store, marts, &scope).await?;
         self.store = Some(store);
         Ok(published)
     }

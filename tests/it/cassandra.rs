@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use scylla::client::session::Session;
@@ -15,6 +15,7 @@ use scylla::client::session_builder::SessionBuilder;
 use scylla::value::{CqlValue, Row};
 use tokio::runtime::Runtime;
 
+use crate::authority::{Authority, Identity};
 use crate::support::repository;
 
 /// One node per test process, without passwords and TLS, started when it is first asked for. Tests that use it keep to a
@@ -29,12 +30,31 @@ pub fn node() -> &'static Node {
 pub struct Settings {
     /// Users and passwords; at first there is `cassandra` with the password `cassandra`.
     pub passwords: bool,
-    /// A PEM file with the server's key and certificates: TLS for clients.
-    pub tls: Option<PathBuf>,
-    /// A PEM file with the authorities that sign clients' certificates: clients need one.
-    pub tls_clients: Option<PathBuf>,
+    /// TLS for clients.
+    pub tls: Option<Tls>,
     /// Further lines for `cassandra.yaml`.
     pub yaml: Vec<String>,
+}
+
+/// TLS of a node.
+#[derive(Clone)]
+pub struct Tls {
+    /// Vouches for the nodes and their clients.
+    pub authority: Arc<Authority>,
+    /// What every node shows; by default a certificate for its address.
+    pub identity: Option<Identity>,
+    pub clients: Clients,
+}
+
+/// Who may come to a node with TLS.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Clients {
+    /// With and without TLS.
+    Everybody,
+    /// With TLS.
+    Encrypted,
+    /// With TLS and a certificate.
+    Certified,
 }
 
 /// A running node. It is stopped, and its data removed, when this is dropped.
@@ -216,9 +236,23 @@ impl Site {
         if settings.passwords {
             script.arg("--auth");
         }
-        let files = [("--tls", &settings.tls), ("--tls-clients", &settings.tls_clients)];
-        for (option, file) in files.iter().filter_map(|(option, file)| Some((option, file.as_ref()?))) {
-            script.arg(option).arg(file);
+        if let Some(tls) = &settings.tls {
+            let identity = tls.identity.clone();
+            let identity = identity.unwrap_or_else(|| tls.authority.sign(&[&address.to_string()], 2099));
+            let file = |name: &str| self.folder.join(format!("{name}{number}.pem"));
+            let (server, clients) = (file("server"), file("clients"));
+            fs::write(&server, format!("{}{}", identity.key, identity.certificate)).unwrap();
+            fs::write(&clients, &tls.authority.pem).unwrap();
+            script.arg("--tls").arg(server);
+            match tls.clients {
+                Clients::Everybody => {
+                    script.arg("--tls-optional");
+                }
+                Clients::Encrypted => {}
+                Clients::Certified => {
+                    script.arg("--tls-clients").arg(clients);
+                }
+            }
         }
         if alone {
             script.arg("--temporary");

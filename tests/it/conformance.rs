@@ -56,9 +56,11 @@ fn what_was_written_is_read_as_it_was() {
         let mut expected: Vec<Partition> =
             partitions.iter().map(|(site, amount)| total_of(total, site, *amount)).collect();
         expected.sort_by(|a, b| a.key.cmp(&b.key));
+        assert!(!store.has_rows(total).await.unwrap(), "{}", store.name());
         for partition in &expected {
             store.replace(total, partition, 1000, false).await.unwrap();
         }
+        assert!(store.has_rows(total).await.unwrap(), "{}", store.name());
         assert_eq!(held(store, total).await, expected, "{}", store.name());
         let mut keys = store.keys(total, TokenRange::ALL).await.unwrap();
         keys.sort();

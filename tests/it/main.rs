@@ -3,12 +3,15 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that can't go on says so")]
 
+mod authority;
 mod cassandra;
 mod data;
 mod mini;
 mod proxy;
+mod standin;
 mod support;
 
+mod astra;
 mod balance;
 mod cli;
 mod conformance;
@@ -19,6 +22,7 @@ mod interventions;
 mod landing;
 mod lineage;
 mod maintain;
+mod object_stores;
 mod oracle;
 mod order;
 mod project;
@@ -28,6 +32,7 @@ mod sensors;
 mod services;
 mod serving;
 mod serving_schema;
+mod serving_tls;
 mod serving_trouble;
 mod stream;
 mod two_runs;

@@ -58,12 +58,15 @@ impl Served {
 
     /// The reference project.
     pub fn reference() -> Served {
-        let space = Cql::of(node()).keyspace(1);
+        Self::reference_in(Cql::of(node()).keyspace(1), node().contact())
+    }
+
+    pub fn reference_in(space: Keyspace, contact: String) -> Served {
         let place = Place::copied_reference();
         place.edit("medallion.toml", "keyspace = \"cloud_analytics\"", "");
         let manifest = fs::read_to_string(place.project.join("medallion.toml")).unwrap();
         fs::write(place.project.join("medallion.toml"), manifest.replace("[serving]", "")).unwrap();
-        Self::in_keyspace(place, space, node().contact())
+        Self::in_keyspace(place, space, contact)
     }
 
     pub fn in_keyspace(place: Place, space: Keyspace, contact: String) -> Served {
@@ -71,12 +74,13 @@ impl Served {
         let manifest = fs::read_to_string(&path).unwrap();
         let serving = format!("\n[serving]\nkeyspace = \"{}\"\nretry_seconds = 20\n", space.name);
         fs::write(path, manifest + &serving).unwrap();
+        let contact = crate::astra::instead_of(contact);
         Served { place, space, contact }
     }
 
     pub fn command(&self, arguments: &[&str]) -> std::process::Command {
         let mut command = self.place.command(arguments);
-        command.env("MEDALLION_CASSANDRA", &self.contact);
+        command.env("MEDALLION_CASSANDRA", &self.contact).env("MEDALLION_ASTRA_TOKEN", crate::astra::TOKEN);
         command
     }
 
@@ -489,7 +493,8 @@ fn at_lake(served: &Served, lake: &Path, arguments: &[&str]) -> std::process::Co
         .arg(&served.place.project)
         .arg("--landing")
         .arg(&served.place.landing);
-    command.arg("--lake").arg(lake).args(arguments).env("MEDALLION_CASSANDRA", &served.contact);
+    command.arg("--lake").arg(lake).args(arguments);
+    command.env("MEDALLION_CASSANDRA", &served.contact).env("MEDALLION_ASTRA_TOKEN", crate::astra::TOKEN);
     command
 }
 
@@ -576,6 +581,16 @@ fn what_somebody_else_has_emptied_is_filled_again() {
     let told = served.run();
     assert!(told.contains("the table was gone"), "{told}");
     served.assert_equal("a dropped table");
+    for command in ["run", "publish"] {
+        served.space.cql.run(["truncate daily"]);
+        let told = served.medallion(&[command]).ok();
+        assert!(told.contains("the table was emptied"), "{told}");
+        served.assert_equal("a truncated table");
+    }
+    served.space.cql.run(["drop table daily", DAILY.trim_end().trim_end_matches(';')]);
+    let told = served.medallion(&["publish"]).ok();
+    assert!(told.contains("the table was emptied"), "{told}");
+    served.assert_equal("a table that somebody has made anew");
     served.space.cql.run(["truncate medallion_published"]);
     served.run();
     served.assert_equal("a lost state");

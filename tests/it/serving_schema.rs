@@ -131,6 +131,19 @@ fn columns_are_added_on_request_and_filled() {
 }
 
 #[test]
+fn a_column_that_was_lost_is_added_and_filled() {
+    let served = served();
+    served.run();
+    served.space.cql.run(["alter table daily drop readings"]);
+    served.medallion(&["run"]).expect(3).tells(&["alter table daily add readings bigint"]);
+    let told = served.medallion(&["publish", "--migrate"]).ok();
+    assert!(told.contains("the table was altered"), "{told}");
+    served.assert_equal("a column that was lost");
+    let told = served.medallion(&["publish"]).ok();
+    assert!(told.contains("nothing was written"), "{told}");
+}
+
+#[test]
 fn publishing_statements_are_validated_with_the_project() {
     let table = "create table daily (site text, day date, amount decimal, readings bigint, primary key ((site), day));\n";
     for (insert, told) in [

@@ -17,7 +17,10 @@ use scylla::policies::address_translator::AddressTranslator;
 use scylla::policies::load_balancing::DefaultPolicy;
 use scylla::statement::{Consistency, SerialConsistency};
 
-use crate::error::{Error, Result};
+use super::astra;
+use super::astra::bundle::Bundle;
+use super::astra::tunnel::Tunnel;
+use crate::error::{During, Error, Result};
 use crate::project::manifest::ServingManifest;
 
 /// Where Cassandra listens unless somebody says otherwise.
@@ -74,23 +77,53 @@ pub struct Target {
     pub tls: Option<Arc<rustls::ClientConfig>>,
     /// Where to connect instead of the address that a node gives itself.
     pub translator: Option<Arc<dyn AddressTranslator>>,
+    /// The bundle of an Astra database, which names the nodes in place of `hosts`.
+    pub bundle: Option<Arc<Bundle>>,
 }
 
 impl fmt::Debug for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Target({}, keyspace {})", self.hosts.join(","), self.keyspace)
+        write!(f, "Target({}, keyspace {})", self.place(), self.keyspace)
     }
 }
 
 impl Target {
+    /// Where it is, for messages.
+    pub fn place(&self) -> String {
+        match &self.bundle {
+            Some(bundle) => format!("the Astra database at {}", bundle.host),
+            None => format!("cassandra at {}", self.hosts.join(", ")),
+        }
+    }
+
+    /// The database of a bundle.
+    fn astra(serving: &ServingManifest, bundle: &Path) -> Result<Target> {
+        let bundle = Bundle::read(bundle)?;
+        Ok(Target {
+            hosts: Vec::new(),
+            keyspace: serving.keyspace.to_lowercase(),
+            datacenter: serving.datacenter.clone(),
+            credentials: Some(astra::credentials(|name| std::env::var(name).ok())?),
+            tls: None,
+            translator: None,
+            bundle: Some(Arc::new(bundle)),
+        })
+    }
+
     /// The cluster that the project declares; `hosts` of the caller take precedence. `None` where neither names one.
     ///
     /// # Errors
     /// `Usage` where a password or certificate can't be read.
     pub fn of(serving: &ServingManifest, hosts: &[String], folder: &Path) -> Result<Option<Target>> {
-        let hosts = if hosts.is_empty() { &serving.hosts } else { hosts };
+        let (hosts, base) = match hosts.is_empty() {
+            true => (&serving.hosts[..], folder),
+            false => (hosts, Path::new("")),
+        };
         if hosts.is_empty() {
             return Ok(None);
+        }
+        if let Some(path) = astra::bundle_path(hosts)? {
+            return Self::astra(serving, &base.join(path)).map(Some);
         }
         let password = match std::env::var(PASSWORD_VARIABLE) {
             Ok(password) => Some(password),
@@ -128,6 +161,7 @@ impl Target {
             credentials,
             tls,
             translator: None,
+            bundle: None,
         }))
     }
 }
@@ -197,9 +231,16 @@ pub fn tls(ca: &Path, client: Option<(PathBuf, PathBuf)>) -> Result<Arc<rustls::
 /// # Errors
 /// `Unavailable` where no node can be reached, `Usage` where the nodes refuse us.
 pub async fn connect(target: &Target) -> Result<Session> {
+    let tunnel = match &target.bundle {
+        Some(bundle) => {
+            Some(Arc::new(Tunnel::open(bundle).await.during(|| format!("connecting to {}", target.place()))?))
+        }
+        None => None,
+    };
+    let near = tunnel.as_ref().and_then(|tunnel| tunnel.local_dc());
     let mut policy = DefaultPolicy::builder().token_aware(true);
-    if let Some(datacenter) = &target.datacenter {
-        policy = policy.prefer_datacenter(datacenter.clone());
+    if let Some(datacenter) = target.datacenter.clone().or(near) {
+        policy = policy.prefer_datacenter(datacenter);
     }
     let profile = ExecutionProfile::builder()
         .consistency(Consistency::LocalQuorum)
@@ -225,13 +266,23 @@ pub async fn connect(target: &Target) -> Result<Session> {
     if let Some(translator) = &target.translator {
         builder = builder.address_translator(Arc::clone(translator));
     }
+    if let Some(tunnel) = &tunnel {
+        builder = builder.known_nodes_addr(&tunnel.entrances).address_translator(Arc::clone(tunnel) as _);
+    }
     builder.build().await.map_err(|error| {
+        if let Some(failure) = tunnel.as_ref().and_then(|tunnel| tunnel.failure()) {
+            return Error::unavailable(format!("can't connect to {}", target.place())).because(failure);
+        }
         let text = error.to_string();
-        let is_refused = ["uthentication", "assword", "ertificate", "UnknownIssuer", "NotValidForName"];
-        let message = format!("can't connect to cassandra at {}", target.hosts.join(", "));
-        match is_refused.iter().any(|word| text.contains(word)) {
-            true => Error::usage(message).because(error),
-            false => Error::unavailable(message).because(error),
+        let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
+        let place = target.place();
+        if says(&["uthentication", "assword"]) {
+            Error::usage(format!("{place} refuses the user and the password")).because(error)
+        } else if says(&["ertificate", "UnknownIssuer", "NotValidForName", "fatal alert"]) {
+            Error::usage(format!("{place} and this side do not trust each other's certificates"))
+                .because(error)
+        } else {
+            Error::unavailable(format!("can't connect to {place}")).because(error)
         }
     })
 }

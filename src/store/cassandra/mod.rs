@@ -5,6 +5,7 @@
 //! rows, then the delete, so that a reader sees old and new rows together for a moment, but never misses one. Why so:
 //! `docs/decisions/0003-publishing.md`.
 
+pub mod astra;
 pub mod connect;
 mod question;
 mod raw;
@@ -80,18 +81,14 @@ impl Cassandra {
     }
 
     /// Makes the keyspace ready for the marts: compares, creates what is missing, adds columns with `migrate`. Says which
-    /// tables were created.
+    /// tables were created or altered.
     ///
     /// # Errors
     /// `Project`, column by column, where a table is not what the project declares; then nothing was changed.
-    pub async fn prepare(
-        &self,
-        serving: &ServingManifest,
-        marts: &[Mart],
-        migrate: bool,
-    ) -> Result<Vec<String>> {
+    pub async fn prepare(&self, serving: &ServingManifest, marts: &[Mart], migrate: bool) -> Result<Plan> {
         let (has_keyspace, live) = tokio::try_join!(schema::has_keyspace(self), schema::live_tables(self))?;
         if !has_keyspace {
+            self.may_create_keyspace()?;
             schema::create_keyspace(self, serving).await?;
         }
         self.use_keyspace().await?;
@@ -104,6 +101,7 @@ impl Cassandra {
     /// `Project` where something does not fit.
     pub async fn check(&self, project: &Project) -> Result<Plan> {
         if !schema::has_keyspace(self).await? {
+            self.may_create_keyspace()?;
             let missing = project.marts.iter().map(|mart| mart.name.clone()).collect();
             return Ok(Plan { missing, ..Plan::default() });
         }
@@ -122,12 +120,22 @@ impl Cassandra {
         Ok(plan)
     }
 
+    fn may_create_keyspace(&self) -> Result<()> {
+        match self.target.bundle {
+            Some(_) => Err(astra::no_keyspace(self.keyspace(), &self.target.place())),
+            None => Ok(()),
+        }
+    }
+
     /// Uses the keyspace for every statement that names none.
     ///
     /// # Errors
     /// `Project` where there is no such keyspace.
     pub async fn use_keyspace(&self) -> Result<()> {
         self.session.use_keyspace(self.keyspace(), false).await.map_err(|error| match is_invalid(&error) {
+            true if self.target.bundle.is_some() => {
+                astra::no_keyspace(self.keyspace(), &self.target.place()).because(error)
+            }
             true => Error::project(format!(
                 "there is no keyspace `{}`; `medallion publish` creates it",
                 self.keyspace()
@@ -298,7 +306,7 @@ impl Cassandra {
 #[async_trait]
 impl ServingStore for Cassandra {
     fn name(&self) -> String {
-        format!("cassandra at {}, keyspace `{}`", self.target.hosts.join(", "), self.keyspace())
+        format!("{}, keyspace `{}`", self.target.place(), self.keyspace())
     }
 
     async fn ready(&self, marts: &[&Mart]) -> Result<()> {
@@ -316,6 +324,12 @@ impl ServingStore for Cassandra {
     async fn advance(&self, mart: &Mart, expected: Option<i64>, next: &State) -> Result<bool> {
         self.compare_and_set(mart, expected, next).await
     }
+
+    async fn has_rows(&self, mart: &Mart) -> Result<bool> {
+        let prepared = self.prepared(&schema::select_any(mart)).await?;
+        Ok(!self.rows(&mart.name, &prepared, Bound::Values(&[])).await?.is_empty())
+    }
+
     async fn replace(&self, mart: &Mart, partition: &Partition, at: i64, is_new: bool) -> Result<()> {
         let Writes { insert, delete } = self.writes(mart).await?;
         let inserted = |row| Bound::Insert { row, at };

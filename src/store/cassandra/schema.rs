@@ -49,6 +49,8 @@ pub struct Plan {
     pub differences: Vec<String>,
     /// Columns that Cassandra lacks, and other changes that lose nothing.
     pub alterations: Vec<String>,
+    /// Marts whose tables those change.
+    pub altered: Vec<String>,
 }
 
 /// Compares the marts' tables with the live ones. Changes nothing.
@@ -65,7 +67,13 @@ fn compare_tables(live: &BTreeMap<String, LiveTable>, marts: &[Mart]) -> Plan {
     for mart in marts {
         match live.get(&mart.name) {
             None => plan.missing.push(mart.name.clone()),
-            Some(live) => compare_table(&mart.table, live, &mut plan),
+            Some(live) => {
+                let before = plan.alterations.len();
+                compare_table(&mart.table, live, &mut plan);
+                if plan.alterations.len() > before {
+                    plan.altered.push(mart.name.clone());
+                }
+            }
         }
     }
     plan
@@ -104,7 +112,7 @@ pub async fn create_keyspace(store: &Cassandra, serving: &ServingManifest) -> Re
     store.define(&statement).await
 }
 
-/// Creates the missing tables and our own; with `migrate`, adds what can be added.
+/// Creates the missing tables and our own; with `migrate`, adds what can be added. Gives what was done.
 ///
 /// # Errors
 /// `Project`, listing every difference, where a table is not what the project declares. Then nothing has been changed.
@@ -113,7 +121,7 @@ pub async fn prepare(
     live: &BTreeMap<String, LiveTable>,
     marts: &[Mart],
     migrate: bool,
-) -> Result<Vec<String>> {
+) -> Result<Plan> {
     let plan = compare_tables(live, marts);
     refuse(store, &plan, migrate)?;
     for statement in &plan.alterations {
@@ -129,7 +137,7 @@ pub async fn prepare(
     if !plan.missing.is_empty() {
         store.look_again().await;
     }
-    Ok(plan.missing)
+    Ok(plan)
 }
 
 /// # Errors
@@ -263,6 +271,12 @@ pub fn select_range(mart: &Mart) -> String {
 pub fn select_keys(mart: &Mart) -> String {
     let key = mart.table.partition_key.join(", ");
     format!("select distinct {key} from {} where token({key}) > ? and token({key}) <= ?", mart.name)
+}
+
+/// A select of any row.
+pub fn select_any(mart: &Mart) -> String {
+    let column = mart.table.partition_key.first().map_or("", String::as_str);
+    format!("select {column} from {} limit 1", mart.name)
 }
 
 /// Deletes a partition as of a time.

@@ -1,0 +1,147 @@
+use std::io::Write;
+
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
+use zip::ZipWriter;
+use zip::write::SimpleFileOptions;
+
+use super::*;
+
+struct Parts {
+    config: String,
+    ca: String,
+    cert: String,
+    key: String,
+}
+
+fn parts(last_year: i32) -> Parts {
+    let mut authority = CertificateParams::new(Vec::new()).unwrap();
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    authority.distinguished_name.push(DnType::CommonName, "an authority");
+    let authority_key = KeyPair::generate().unwrap();
+    let ca = authority.self_signed(&authority_key).unwrap().pem();
+    let issuer = Issuer::new(authority, authority_key);
+    let key = KeyPair::generate().unwrap();
+    let mut client = CertificateParams::new(vec!["client".to_owned()]).unwrap();
+    client.not_before = date_time_ymd(2020, 1, 1);
+    client.not_after = date_time_ymd(last_year, 12, 31);
+    let cert = client.signed_by(&key, &issuer).unwrap().pem();
+    let config =
+        r#"{"host": "db.example.org", "port": 29080, "localDC": "dc-1", "keyStorePassword": "canary"}"#;
+    Parts { config: config.to_owned(), ca, cert, key: key.serialize_pem() }
+}
+
+fn zipped(files: &[(&str, &str)]) -> Vec<u8> {
+    let mut writer = ZipWriter::new(Cursor::new(Vec::new()));
+    for (name, text) in files {
+        writer.start_file(*name, SimpleFileOptions::default()).unwrap();
+        writer.write_all(text.as_bytes()).unwrap();
+    }
+    writer.finish().unwrap().into_inner()
+}
+
+fn bytes(parts: &Parts) -> Vec<u8> {
+    zipped(&[
+        ("config.json", &parts.config),
+        ("ca.crt", &parts.ca),
+        ("cert", &parts.cert),
+        ("key", &parts.key),
+        ("cqlshrc", "ignored"),
+    ])
+}
+
+fn refused(bytes: &[u8]) -> String {
+    let error = Bundle::from_bytes(bytes).unwrap_err();
+    assert_eq!(error.kind(), crate::error::ErrorKind::Usage);
+    let text = error.to_string();
+    assert!(!text.contains("canary"), "{text}");
+    text
+}
+
+#[test]
+fn a_whole_bundle_is_read() {
+    let bundle = Bundle::from_bytes(&bytes(&parts(2099))).unwrap();
+    assert_eq!((bundle.host.as_str(), bundle.port), ("db.example.org", 29080));
+    assert_eq!(bundle.local_dc.as_deref(), Some("dc-1"));
+    bundle.node_tls().unwrap();
+    assert!(!format!("{bundle:?}").contains("canary"));
+}
+
+#[test]
+fn a_port_may_be_a_text() {
+    let mut parts = parts(2099);
+    parts.config = r#"{"host": "db", "port": "1234"}"#.to_owned();
+    assert_eq!(Bundle::from_bytes(&bytes(&parts)).unwrap().port, 1234);
+}
+
+#[test]
+fn what_is_no_zip_file_is_refused() {
+    assert!(refused(b"").contains("no zip file"));
+    assert!(refused(b"<html>sign in</html>").contains("no zip file"));
+    let whole = bytes(&parts(2099));
+    // wherever it was cut
+    for length in (0..whole.len()).step_by(97) {
+        refused(&whole[..length]);
+    }
+}
+
+#[test]
+fn a_missing_part_is_named() {
+    let parts = parts(2099);
+    let all =
+        [("config.json", &parts.config), ("ca.crt", &parts.ca), ("cert", &parts.cert), ("key", &parts.key)];
+    for missing in all {
+        let rest: Vec<(&str, &str)> = all
+            .iter()
+            .filter(|part| part.0 != missing.0)
+            .map(|(name, text)| (*name, text.as_str()))
+            .collect();
+        assert!(refused(&zipped(&rest)).contains(&format!("part `{}` is missing", missing.0)));
+    }
+}
+
+#[test]
+fn a_damaged_part_is_named() {
+    let with = |change: fn(&mut Parts)| {
+        let mut parts = parts(2099);
+        change(&mut parts);
+        refused(&bytes(&parts))
+    };
+    assert!(with(|parts| parts.config = "canary".to_owned()).contains("`config.json` is no JSON"));
+    assert!(with(|parts| parts.config = "{}".to_owned()).contains("names no `host`"));
+    assert!(
+        with(|parts| parts.config = r#"{"host": "db", "port": 0}"#.to_owned()).contains("names no `port`")
+    );
+    assert!(with(|parts| parts.config = r#"{"host": "db", "port": 70000}"#.to_owned()).contains("`port`"));
+    assert!(with(|parts| parts.ca = "canary".to_owned()).contains("`ca.crt` holds no certificate"));
+    assert!(with(|parts| parts.cert.truncate(300)).contains("`cert`"));
+    assert!(with(|parts| parts.key.truncate(60)).contains("`key` holds no private key"));
+    assert!(with(|parts| parts.key = parts.cert.clone()).contains("`key` holds no private key"));
+    let locked = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n";
+    assert!(with(|parts| parts.key = "".to_owned()).contains("`key`"));
+    let mut parts = parts(2099);
+    parts.key = locked.to_owned();
+    assert!(refused(&bytes(&parts)).contains("`key` is locked with a password"));
+}
+
+#[test]
+fn parts_that_do_not_belong_together_are_refused() {
+    let mut mixed = parts(2099);
+    mixed.key = parts(2099).key;
+    assert!(refused(&bytes(&mixed)).contains("`key` does not belong to the certificate"));
+}
+
+#[test]
+fn an_expired_bundle_says_since_when() {
+    let told = refused(&bytes(&parts(2021)));
+    assert!(told.contains("`cert` expired on 2021-12-31"), "{told}");
+}
+
+#[test]
+fn flipped_bytes_are_never_a_panic() {
+    let whole = bytes(&parts(2099));
+    for at in (0..whole.len()).step_by(41) {
+        let mut damaged = whole.clone();
+        damaged[at] ^= 0x55;
+        let _ = Bundle::from_bytes(&damaged);
+    }
+}
