@@ -210,7 +210,7 @@ alive() { # FOLDER: whether the process that was started there still runs
     local pid
     pid=$(cat "$1/pid" 2>/dev/null) || return 1
     # a number can be given to another process later: its command line must name this folder
-    tr '\0' '\n' <"/proc/$pid/cmdline" 2>/dev/null | grep -qxF -- "-Dcassandra.storagedir=$1"
+    { tr '\0' '\n' <"/proc/$pid/cmdline" | grep -qxF -- "-Dcassandra.storagedir=$1"; } 2>/dev/null
 }
 answers() { (exec 3<>"/dev/tcp/$1/$port") 2>/dev/null; } # ADDRESS
 
@@ -223,7 +223,13 @@ launch() { # FOLDER ADDRESS SEED: starts the process, its number is in FOLDER/pi
     set_java_command "$node"
     # a group of its own: Ctrl-C reaches the script, which then stops the node in order
     setsid "${java_command[@]}" </dev/null >"$node/log/output.log" 2>&1 &
-    echo $! >"$node/pid"
+    local pid=$!
+    echo "$pid" >"$node/pid"
+    # until it has become Java, its command line is that of this script
+    for _ in $(seq 100); do
+        ! alive "$node" && kill -0 "$pid" 2>/dev/null || break
+        sleep 0.05
+    done
 }
 
 ready() { # FOLDER ADDRESS
