@@ -22,7 +22,7 @@ use crate::lake::table::{Change, Commit, Outcome, Table};
 use crate::lake::write::decode;
 use crate::project::source::timestamp_type;
 
-pub const ZONE: &str = "ledger";
+pub const ZONE: &str = crate::zone::LEDGER;
 
 /// Digits of a balance's sums.
 pub const SUM_TYPE: DataType = DataType::Decimal128(38, 6);

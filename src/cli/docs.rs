@@ -9,6 +9,7 @@ use crate::error::Result;
 use crate::project::Project;
 use crate::project::model::{Model, Span};
 use crate::project::source::{Mode, Source};
+use crate::zone;
 
 pub async fn run(places: &Places) -> Result<u8> {
     let project = places.load().await?;
@@ -25,7 +26,7 @@ pub fn dictionary(project: &Project) -> String {
     for source in &project.sources {
         source_section(&mut page, source);
     }
-    for (title, zone) in [("Silver", "silver"), ("Gold", "gold")] {
+    for (title, zone) in [("Silver", zone::SILVER), ("Gold", zone::GOLD)] {
         let _ = writeln!(page, "## {title}\n");
         for model in project.models.iter().filter(|model| model.table.schema == zone) {
             model_section(&mut page, model);

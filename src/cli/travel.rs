@@ -12,6 +12,7 @@ use crate::flow::travel::{self, AsOf};
 use crate::project::sql::TableName;
 use crate::telemetry::Progress;
 use crate::trigger::batch;
+use crate::zone;
 
 #[derive(Debug, Args)]
 #[command(
@@ -93,7 +94,7 @@ pub async fn restore(places: &Places, args: &RestoreArgs) -> Result<u8> {
     let _lock = batch::lock(&lake)?;
     let mut run = places.open_on(project, lake, progress.clone()).await?;
     let tables: Vec<TableName> = match args.what.as_str() {
-        zone @ ("silver" | "gold") => {
+        zone @ (zone::SILVER | zone::GOLD) => {
             if let AsOf::Version(_) = args.to {
                 return Err(Error::usage(format!(
                     "the tables of `{zone}` have versions of their own; give a time"

@@ -17,20 +17,29 @@ use crate::error::{Error, Result};
 use crate::lake::Lake;
 use crate::lake::scan::store_url;
 use crate::project::sql::TableName;
+use crate::zone;
 
 pub use functions::{is_listed, register as register_functions, uniform};
 
 const CATALOG: &str = "medallion";
 
 /// The schemas that a query may name.
-const SCHEMAS: [&str; 8] =
-    ["bronze", "accepted", "versions", "silver", "gold", "quarantine", "reference", "ledger"];
+const SCHEMAS: [&str; 8] = [
+    zone::BRONZE,
+    zone::ACCEPTED,
+    zone::VERSIONS,
+    zone::SILVER,
+    zone::GOLD,
+    zone::QUARANTINE,
+    zone::REFERENCE,
+    zone::LEDGER,
+];
 
 fn config() -> SessionConfig {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let mut config = SessionConfig::new()
         .with_target_partitions(threads)
-        .with_default_catalog_and_schema(CATALOG, "gold")
+        .with_default_catalog_and_schema(CATALOG, zone::GOLD)
         .with_create_default_catalog_and_schema(false)
         .with_information_schema(false);
     let options = config.options_mut();

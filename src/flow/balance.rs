@@ -18,6 +18,7 @@ use crate::error::{During, Result};
 use crate::ledger;
 use crate::project::source::Source;
 use crate::project::sql::TableName;
+use crate::zone;
 
 /// The name of the measure that counts records; the others are money columns.
 pub const RECORDS: &str = "records";
@@ -134,7 +135,7 @@ pub async fn compute(run: &Run) -> Result<Vec<BalanceRow>> {
             Some(table) => measured(run, &table, source).await?,
             None => measures(&total.accepted, &names),
         };
-        let quarantined = measured(run, &TableName::new("quarantine", &source.name), source).await?;
+        let quarantined = measured(run, &TableName::new(zone::QUARANTINE, &source.name), source).await?;
         let duplicates = measures(&total.duplicates, &names);
         let superseded = measures(&total.superseded, &names);
         let mut all = vec![0; names.len()];

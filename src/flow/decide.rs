@@ -38,6 +38,7 @@ use crate::lake::table::Table;
 use crate::lake::write::{PartitionKey, date_text};
 use crate::project::source::{DATE, Mode, Source, timestamp_type};
 use crate::project::sql::TableName;
+use crate::zone;
 
 /// The error type of a record whose key was already taken by one with other content.
 pub const CONFLICT: &str = "duplicate_conflict";
@@ -131,7 +132,7 @@ pub async fn decide(
         Some(batches) if is_all => LakeScan::in_memory(schema, batches),
         _ => LakeScan::new(bronze.table, schema, &[DATE.to_owned()], only.as_ref())?,
     };
-    let name = TableName::new("bronze", &source.name);
+    let name = TableName::new(zone::BRONZE, &source.name);
     engine::register(context, &name, Arc::new(scan));
     let records = Records::read(context, source).await?;
     let mut outcomes: Vec<Outcome> = vec![Outcome::Accepted; records.num_rows];
@@ -348,7 +349,7 @@ impl Records {
         let is_wanted = engine::is_listed(col("source_file"), col("source_line"), places)?;
         let columns = source.layout.columns.iter().map(|column| column.name.as_str());
         let columns = columns.chain(["_rescued", "source_file", "source_line"]).map(ident);
-        let table = TableReference::partial("bronze", source.name.as_str());
+        let table = TableReference::partial(zone::BRONZE, source.name.as_str());
         let wanted = context.table(table).await?.filter(is_wanted)?.select(columns)?;
         let mut contents = HashMap::with_capacity(rows.len());
         for batch in wanted.collect().await? {

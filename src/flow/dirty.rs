@@ -15,6 +15,7 @@ use crate::lake::write::PartitionKey;
 use crate::project::fingerprint;
 use crate::project::model::{Dates, Model, Span};
 use crate::project::sql::{PARTITIONS_SUFFIX, TableName};
+use crate::zone;
 
 /// What a model has to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,7 +30,7 @@ pub enum Work {
 /// The lake table behind a name that a query uses.
 pub fn stored_table(name: &TableName) -> TableName {
     match name.schema.as_str() {
-        "accepted" | "versions" => TableName::new("bronze", &name.table),
+        zone::ACCEPTED | zone::VERSIONS => TableName::new(zone::BRONZE, &name.table),
         _ => {
             let table = name.table.strip_suffix(PARTITIONS_SUFFIX).unwrap_or(&name.table);
             TableName::new(&name.schema, table)
@@ -41,7 +42,9 @@ pub fn stored_table(name: &TableName) -> TableName {
 /// decide otherwise, quarantine's log says so.
 fn behind(name: &TableName) -> Vec<TableName> {
     match name.schema.as_str() {
-        "accepted" | "versions" => vec![stored_table(name), TableName::new("quarantine", &name.table)],
+        zone::ACCEPTED | zone::VERSIONS => {
+            vec![stored_table(name), TableName::new(zone::QUARANTINE, &name.table)]
+        }
         _ => vec![stored_table(name)],
     }
 }
@@ -155,7 +158,7 @@ async fn changes_of(run: &Run, output: &Table, stored: &TableName, since: &Since
             table.version()
         )));
     }
-    let is_quarantine = stored.schema == "quarantine";
+    let is_quarantine = stored.schema == zone::QUARANTINE;
     let depth = if is_quarantine { 2 } else { 1 };
     Ok(match table.changed_since(consumed, depth).await? {
         None => Changes::Everything,

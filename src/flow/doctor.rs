@@ -16,6 +16,7 @@ use crate::lake::table::Table;
 use crate::ledger;
 use crate::project::Project;
 use crate::project::sql::TableName;
+use crate::zone;
 
 /// Something that was found.
 #[derive(Debug, Clone, Serialize)]
@@ -46,7 +47,7 @@ pub fn tables(project: &Project) -> Vec<TableName> {
     let sources = project
         .sources
         .iter()
-        .flat_map(|source| ["bronze", "quarantine"].map(|zone| TableName::new(zone, &source.name)));
+        .flat_map(|source| [zone::BRONZE, zone::QUARANTINE].map(|zone| TableName::new(zone, &source.name)));
     let models = project.stored_models().map(|model| model.table.clone());
     let ledger = ledger::schemas().into_iter().map(|(name, _)| TableName::new(ledger::ZONE, name));
     sources.chain(models).chain(ledger).collect()
@@ -75,7 +76,7 @@ pub async fn examine(lake: &Lake, name: &TableName, is_deep: bool) -> Result<Vec
 
 fn restore_log(name: &TableName) -> String {
     match name.schema.as_str() {
-        "silver" | "gold" => format!(
+        zone::SILVER | zone::GOLD => format!(
             "restore the file from a backup, or delete the folder `{}/{}` and run `medallion run --full-refresh`",
             name.schema, name.table
         ),
@@ -85,9 +86,11 @@ fn restore_log(name: &TableName) -> String {
 
 fn mend_rows(name: &TableName) -> String {
     match name.schema.as_str() {
-        "silver" | "gold" => "`medallion rerun --missing` computes what is gone again; for a damaged file \
+        zone::SILVER | zone::GOLD => {
+            "`medallion rerun --missing` computes what is gone again; for a damaged file \
                               `medallion rerun --from DATE --to DATE`"
-            .to_owned(),
+                .to_owned()
+        }
         _ => "restore the file from a backup, or begin a new lake from the same landing files".to_owned(),
     }
 }

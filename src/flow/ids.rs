@@ -12,6 +12,7 @@ use crate::error::Result;
 use crate::lake::scan::LakeScan;
 use crate::project::source::{DATE, Source};
 use crate::project::sql::TableName;
+use crate::zone;
 
 /// The known keys of one date.
 #[derive(Debug, Default)]
@@ -63,7 +64,7 @@ pub async fn load(run: &Run, source: &Source, date: i32, first_batch: i64) -> Re
     }
     let scan = LakeScan::new(bronze, source.bronze_schema(), &[DATE.to_owned()], Some(&only))?;
     let context = engine::context(&run.state);
-    engine::register(&context, &TableName::new("bronze", &source.name), Arc::new(scan));
+    engine::register(&context, &TableName::new(zone::BRONZE, &source.name), Arc::new(scan));
     let columns: Vec<String> = source.key().map(quoted).collect();
     let query = format!(
         "select {}, {} from bronze.{} where batch_id < {first_batch}",

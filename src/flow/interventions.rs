@@ -27,6 +27,7 @@ use crate::lake::table::{Change, Commit};
 use crate::ledger::{self, FileRecord, Ledger};
 use crate::project::source::{DATE, Source};
 use crate::project::sql::TableName;
+use crate::zone;
 
 /// The number of the newest intervention that a table has taken in.
 pub const POSITION: &str = "interventions";
@@ -360,7 +361,7 @@ async fn bronze_without(
     places: &BTreeSet<(String, i64)>,
 ) -> Result<Vec<RecordBatch>> {
     let context = engine::context(&run.state);
-    let name = TableName::new("bronze", &source.name);
+    let name = TableName::new(zone::BRONZE, &source.name);
     super::model::register_input(run, &context, &name, Some(dates.clone())).await?;
     let query = format!("select * from bronze.{}", quoted(&source.name));
     let mut kept = Vec::new();

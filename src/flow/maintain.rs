@@ -28,6 +28,7 @@ use crate::lake::table::{Change, Commit, Table, partition_key};
 use crate::lake::write::PartitionKey;
 use crate::ledger;
 use crate::project::sql::TableName;
+use crate::zone;
 
 /// Rows of one partition that are sorted at once; a partition with more is left as it is.
 const MOST_ROWS: u64 = 20_000_000;
@@ -161,7 +162,7 @@ impl Run {
     /// The columns that tell a table's rows apart, the most asked for first.
     pub fn key_of(&self, name: &TableName) -> Vec<String> {
         match name.schema.as_str() {
-            "bronze" | "quarantine" => vec!["source_file".to_owned(), "source_line".to_owned()],
+            zone::BRONZE | zone::QUARANTINE => vec!["source_file".to_owned(), "source_line".to_owned()],
             ledger::ZONE => Vec::new(),
             _ => self.project.model(name).map(|model| model.key.clone()).unwrap_or_default(),
         }

@@ -51,6 +51,7 @@ use crate::project::Project;
 use crate::project::source::{DATE, Mode, Source};
 use crate::project::sql::TableName;
 use crate::telemetry::Progress;
+use crate::zone;
 
 /// Records that are decided at once; bounds memory when a whole history is decided.
 const DECIDE_ROWS: u64 = 500_000;
@@ -141,8 +142,8 @@ impl Run {
     /// `Bug` where the project has no such table.
     pub fn table(&self, name: &TableName) -> Result<&Table> {
         let table = match name.schema.as_str() {
-            "bronze" => self.bronze.get(&name.table),
-            "quarantine" => self.quarantine.get(&name.table),
+            zone::BRONZE => self.bronze.get(&name.table),
+            zone::QUARANTINE => self.quarantine.get(&name.table),
             ledger::ZONE => self.ledger.tables().into_iter().find(|table| table.name() == name.to_string()),
             _ => self.models.get(name),
         };
@@ -163,13 +164,13 @@ impl Run {
     /// # Errors
     /// As [`Run::table`].
     pub fn bronze_of(&self, source: &str) -> Result<&Table> {
-        self.table(&TableName::new("bronze", source))
+        self.table(&TableName::new(zone::BRONZE, source))
     }
 
     /// # Errors
     /// As [`Run::table`].
     pub fn quarantine_of(&self, source: &str) -> Result<&Table> {
-        self.table(&TableName::new("quarantine", source))
+        self.table(&TableName::new(zone::QUARANTINE, source))
     }
 
     /// The columns that the project declares for a stored table, and its partition columns.
@@ -179,8 +180,8 @@ impl Run {
     pub fn declared(&self, name: &TableName) -> Result<(SchemaRef, Vec<String>)> {
         let source = || self.project.source(&name.table);
         let found = match name.schema.as_str() {
-            "bronze" => source().map(|source| (source.bronze_schema(), vec![DATE.to_owned()])),
-            "quarantine" => source()
+            zone::BRONZE => source().map(|source| (source.bronze_schema(), vec![DATE.to_owned()])),
+            zone::QUARANTINE => source()
                 .map(|source| (source.quarantine_schema(), vec![DATE.to_owned(), "error_type".to_owned()])),
             ledger::ZONE => ledger::schemas()
                 .into_iter()
@@ -238,7 +239,7 @@ impl Run {
             return Ok(Arc::clone(decided));
         };
         let mut missing: BTreeSet<i32> = dates - known;
-        let rows = self.rows_by_date(&TableName::new("bronze", &source.name))?;
+        let rows = self.rows_by_date(&TableName::new(zone::BRONZE, &source.name))?;
         while !missing.is_empty() {
             let mut group = BTreeSet::new();
             let mut num_rows = 0;
@@ -324,7 +325,7 @@ impl Run {
         let (project, lake) = (Arc::clone(&self.project), self.lake.clone());
         let mut opening = FuturesUnordered::new();
         for source in &project.sources {
-            for zone in ["bronze", "quarantine"] {
+            for zone in [zone::BRONZE, zone::QUARANTINE] {
                 opening.push(open_table(&lake, TableName::new(zone, &source.name)));
             }
         }
@@ -334,8 +335,8 @@ impl Run {
         while let Some(opened) = opening.next().await {
             let (name, table) = opened?;
             match name.schema.as_str() {
-                "bronze" => self.bronze.insert(name.table, table),
-                "quarantine" => self.quarantine.insert(name.table, table),
+                zone::BRONZE => self.bronze.insert(name.table, table),
+                zone::QUARANTINE => self.quarantine.insert(name.table, table),
                 _ => self.models.insert(name, table),
             };
         }

@@ -26,6 +26,7 @@ use crate::project::fingerprint;
 use crate::project::model::{Model, Span};
 use crate::project::source::{DATE, Mode};
 use crate::project::sql::{PARTITIONS_SUFFIX, TableName};
+use crate::zone;
 
 /// Rows of same-date inputs that one group of dates may read.
 const GROUP_ROWS: u64 = 300_000;
@@ -301,7 +302,7 @@ pub async fn register_dates_of(
     for name in names {
         match run.project.model(name) {
             Some(view) if view.is_view => stored.extend(view.inputs.keys()),
-            _ if name.schema == "reference" => {}
+            _ if name.schema == zone::REFERENCE => {}
             _ => {
                 refuse_unknown(run, name)?;
                 stored.insert(name);
@@ -331,7 +332,7 @@ fn refuse_unknown(run: &Run, name: &TableName) -> Result<()> {
     }
     let of_zone = |zone: &str| -> Vec<String> {
         match zone {
-            "bronze" | "quarantine" | "accepted" | "versions" => {
+            zone::BRONZE | zone::QUARANTINE | zone::ACCEPTED | zone::VERSIONS => {
                 run.project.sources.iter().map(|source| source.name.clone()).collect()
             }
             crate::ledger::ZONE => crate::ledger::schemas().map(|(table, _)| table.to_owned()).to_vec(),
@@ -374,7 +375,7 @@ pub fn register_references(run: &Run, context: &SessionContext) -> Result<()> {
     for reference in &run.project.references {
         let rows = reference.rows.clone();
         let table = MemTable::try_new(rows.schema(), vec![vec![rows]])?;
-        engine::register(context, &TableName::new("reference", &reference.name), Arc::new(table));
+        engine::register(context, &TableName::new(zone::REFERENCE, &reference.name), Arc::new(table));
     }
     Ok(())
 }
@@ -436,7 +437,7 @@ pub async fn register_input(
     if input.table.ends_with(PARTITIONS_SUFFIX) {
         return register_partitions(run, context, input);
     }
-    if matches!(input.schema.as_str(), "accepted" | "versions") {
+    if matches!(input.schema.as_str(), zone::ACCEPTED | zone::VERSIONS) {
         return register_decided(run, context, input, wanted).await;
     }
     let (schema, partition) = run.declared(input)?;
@@ -495,12 +496,12 @@ async fn register_decided(
     };
     let decided = run.decided(source, dates.as_ref()).await?;
     let schema = source.bronze_schema();
-    let name = TableName::new("bronze", &source.name);
+    let name = TableName::new(zone::BRONZE, &source.name);
     let provider = run.scan(bronze, schema, &[DATE.to_owned()], dates.as_ref())?;
     let bronze_name = quoted(&source.name);
-    if input.schema == "versions" {
+    if input.schema == zone::VERSIONS {
         engine::register(context, &name, Arc::new(provider));
-        let versions = TableName::new("bronze", &format!("{}$versions", source.name));
+        let versions = TableName::new(zone::BRONZE, &format!("{}$versions", source.name));
         engine::register(context, &versions, versions_table(&decided.versions)?);
         let query = format!(
             "select b.*, v.version, v.valid_from, v.valid_to, v.is_current from bronze.{bronze_name} b join \

@@ -15,6 +15,7 @@ use crate::ledger;
 use crate::project::model::{Model, Span};
 use crate::project::source::Mode;
 use crate::project::sql::TableName;
+use crate::zone;
 
 /// Which partitions are asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,7 +105,7 @@ pub async fn plan(run: &Run, request: &Request) -> Result<Plan> {
     plan.wanted = Wanted { is_only: request.is_only, compares: true, ..Wanted::default() };
     for (date, table) in asked {
         match (date, table.schema.as_str()) {
-            (Some(date), "bronze") => {
+            (Some(date), zone::BRONZE) => {
                 plan.wanted.decide.entry(table.table).or_default().insert(date);
             }
             (Some(date), _) => {
@@ -125,7 +126,7 @@ pub async fn plan(run: &Run, request: &Request) -> Result<Plan> {
 
 fn refuse_unknown(run: &Run, table: &TableName) -> Result<()> {
     let is_known = match table.schema.as_str() {
-        "bronze" | "quarantine" => run.project.source(&table.table).is_some(),
+        zone::BRONZE | zone::QUARANTINE => run.project.source(&table.table).is_some(),
         _ => run.project.model(table).is_some_and(|model| !model.is_view),
     };
     if is_known {
@@ -140,13 +141,13 @@ fn refuse_unknown(run: &Run, table: &TableName) -> Result<()> {
 fn is_selected(request: &Request, table: &TableName) -> bool {
     request.select.is_empty()
         || request.select.iter().any(|selected| {
-            selected == table || (selected.schema == "quarantine" && stored_decisions(selected) == *table)
+            selected == table || (selected.schema == zone::QUARANTINE && stored_decisions(selected) == *table)
         })
 }
 
 /// Quarantine's silver part is decided from bronze.
 fn stored_decisions(table: &TableName) -> TableName {
-    TableName::new("bronze", &table.table)
+    TableName::new(zone::BRONZE, &table.table)
 }
 
 /// The partitions that are asked for, oldest first, whole tables last.
@@ -158,7 +159,7 @@ async fn asked(run: &Run, request: &Request) -> Result<Vec<Asked>> {
     let mut tables: Vec<TableName> = Vec::new();
     let mut decisions = stale_decisions(run).await?;
     for source in &run.project.sources {
-        let table = TableName::new("bronze", &source.name);
+        let table = TableName::new(zone::BRONZE, &source.name);
         if !is_selected(request, &table) {
             continue;
         }
@@ -248,7 +249,7 @@ async fn spread(run: &Run, request: &Request, plan: &mut Plan) -> Result<()> {
     let mut planned: BTreeMap<TableName, BTreeSet<i32>> = BTreeMap::new();
     let mut whole: BTreeSet<TableName> = BTreeSet::new();
     for (source, dates) in &plan.wanted.decide {
-        let table = TableName::new("bronze", source);
+        let table = TableName::new(zone::BRONZE, source);
         let files = size(run.bronze_of(source)?, Some(dates));
         plan.steps.push(Step {
             table: format!("quarantine.{source}"),

@@ -27,6 +27,7 @@ use crate::error::Result;
 use crate::project::model::{Model, Span};
 use crate::project::source::{Mode, Source};
 use crate::project::sql::TableName;
+use crate::zone;
 
 /// What a refresh computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -387,7 +388,7 @@ fn work_of(dates: BTreeSet<i32>) -> Work {
 /// Its dates depend on days of records before them: many to read for one late event.
 fn looks_back_over_records(model: &Model) -> bool {
     model.inputs.iter().any(|(input, span)| {
-        dirty::stored_table(input).schema == "bronze" && matches!(span, Span::Days { to, .. } if *to > 0)
+        dirty::stored_table(input).schema == zone::BRONZE && matches!(span, Span::Days { to, .. } if *to > 0)
     })
 }
 
@@ -396,7 +397,7 @@ async fn appended_source(run: &mut Run, model: &Model) -> Result<Option<(String,
     let Some(name) = &model.accounts_for else {
         return Ok(None);
     };
-    let input = TableName::new("accepted", name);
+    let input = TableName::new(zone::ACCEPTED, name);
     let is_events = run.project.source(name).is_some_and(|source| source.mode == Mode::Events);
     if !is_events || !model.is_partitioned() || model.inputs.get(&input) != Some(&Span::SAME_DATE) {
         return Ok(None);

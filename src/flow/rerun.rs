@@ -26,6 +26,7 @@ use crate::lake::write::{PartitionKey, date_text};
 use crate::project::model::{Model, Span};
 use crate::project::source::{Mode, Source};
 use crate::project::sql::TableName;
+use crate::zone;
 
 /// Files that are compared at the same time.
 const CONCURRENT_FILES: usize = 4;
@@ -84,7 +85,7 @@ pub async fn to_decide(run: &Run, todo: &[(&Model, Part)]) -> Result<Vec<(Source
     let mut stale = None;
     for (model, part) in todo {
         for (input, span) in &model.inputs {
-            if !matches!(input.schema.as_str(), "accepted" | "versions") {
+            if !matches!(input.schema.as_str(), zone::ACCEPTED | zone::VERSIONS) {
                 continue;
             }
             if stale.is_none() {

@@ -145,8 +145,10 @@ async fn publish_mart(
         };
         let is_new = state.is_none() && scope.created.contains(&mart.name);
         let mut at = State::next_time(state.as_ref(), &gold);
-        if scope.is_full || (state.is_none() && !is_new) {
-            // nobody says with which times the rows that are there were written: later than now is none
+        let is_altered = scope.altered.contains(&mart.name);
+        if scope.is_full || is_altered || (state.is_none() && !is_new) {
+            // nobody says with which times the rows that are there were written: later than now is none. Of a column
+            // that was dropped and comes back, Cassandra ignores what is older than the drop
             at = at.max(chrono::Utc::now().timestamp_micros());
         }
         let claim = Claim {

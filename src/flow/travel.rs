@@ -22,6 +22,7 @@ use crate::lake::schema::from_delta;
 use crate::lake::table::{Change, Commit, Table};
 use crate::ledger;
 use crate::project::sql::{TableName, inputs};
+use crate::zone;
 
 /// A moment of the lake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,12 +115,12 @@ impl Run {
     pub async fn travel(&mut self, as_of: AsOf, query: &str) -> Result<()> {
         let named = inputs(query).map_err(|(_, message)| Error::usage(message))?;
         let mut stored = BTreeSet::new();
-        for name in named.iter().filter(|name| name.schema != "reference") {
+        for name in named.iter().filter(|name| name.schema != zone::REFERENCE) {
             let views = self.project.model(name).filter(|model| model.is_view);
             let names =
                 views.map_or_else(|| vec![name.clone()], |view| view.inputs.keys().cloned().collect());
             for name in names {
-                if matches!(name.schema.as_str(), "accepted" | "versions") {
+                if matches!(name.schema.as_str(), zone::ACCEPTED | zone::VERSIONS) {
                     return Err(Error::usage(format!(
                         "`{name}` follows today's rules and has no past; ask bronze or silver"
                     )));
@@ -147,10 +148,10 @@ impl Run {
     /// Puts a table in the place of the one of that name.
     pub(super) fn put(&mut self, name: &TableName, table: Table) {
         match name.schema.as_str() {
-            "bronze" => {
+            zone::BRONZE => {
                 self.bronze.insert(name.table.clone(), table);
             }
-            "quarantine" => {
+            zone::QUARANTINE => {
                 self.quarantine.insert(name.table.clone(), table);
             }
             ledger::ZONE => {

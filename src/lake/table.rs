@@ -16,6 +16,7 @@ use super::log::{self, Action, Add, Appended, Metadata, Protocol, Remove, Snapsh
 use super::write::{PartitionKey, Writer};
 use super::{Lake, schema};
 use crate::error::{During, Error, Result};
+use crate::zone;
 
 /// A checkpoint every so many commits keeps opening a table cheap (facts and hazards, H9).
 const CHECKPOINT_INTERVAL: i64 = 20;
@@ -340,7 +341,7 @@ impl Table {
             {
                 let is_whole = matches!(commit.change, Change::ReplaceAll | Change::Swap(_));
                 if !is_whole && !self.is_widening(commit)? {
-                    let remedy = match self.root.as_ref().starts_with("bronze") {
+                    let remedy = match self.root.as_ref().starts_with(zone::BRONZE) {
                         true => "bronze is never rewritten: give the column a new name or begin a new lake",
                         false => "run with `--full-refresh`",
                     };

@@ -11,6 +11,7 @@ use super::model::Model;
 use super::source::Source;
 use super::sql::{self, TableName};
 use crate::lake::schema::to_delta;
+use crate::zone;
 
 /// Version of what the engine computes for a model; raising it makes every partition stale.
 const ENGINE_VERSION: &str = "2";
@@ -106,7 +107,7 @@ pub(super) fn of_model(
 }
 
 fn add_references(parts: &mut Parts, reads: &BTreeSet<TableName>, references: &[Reference]) {
-    for input in reads.iter().filter(|input| input.schema == "reference") {
+    for input in reads.iter().filter(|input| input.schema == zone::REFERENCE) {
         if let Some(reference) = references.iter().find(|reference| reference.name == input.table) {
             parts.add(&reference.fingerprint);
         }

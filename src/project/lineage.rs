@@ -18,6 +18,7 @@ use super::source::Mode;
 use super::sql::{PARTITIONS_SUFFIX, TableName};
 use crate::engine;
 use crate::error::{During, Result};
+use crate::zone;
 
 /// A column of a table.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,7 +53,7 @@ impl Lineage {
         let mut lineage = Lineage::default();
         let context = planning_context(project);
         for source in &project.sources {
-            let bronze = TableName::new("bronze", &source.name);
+            let bronze = TableName::new(zone::BRONZE, &source.name);
             let landing = TableName::new("landing", &source.name);
             for column in &source.layout.columns {
                 lineage.add(
@@ -62,9 +63,9 @@ impl Lineage {
                 );
             }
             lineage.tables.entry(bronze.clone()).or_default().insert(landing);
-            let mut derived = vec![("accepted", source.bronze_schema())];
+            let mut derived = vec![(zone::ACCEPTED, source.bronze_schema())];
             if source.mode == Mode::Upserts {
-                derived.push(("versions", source.versions_schema()));
+                derived.push((zone::VERSIONS, source.versions_schema()));
             }
             for (zone, schema) in derived {
                 let table = TableName::new(zone, &source.name);
@@ -115,13 +116,13 @@ fn planning_context(project: &Project) -> SessionContext {
         engine::register(&context, &TableName::new(zone, table), Arc::new(EmptyTable::new(schema)));
     };
     for source in &project.sources {
-        add("accepted", &source.name, source.bronze_schema());
+        add(zone::ACCEPTED, &source.name, source.bronze_schema());
         if source.mode == Mode::Upserts {
-            add("versions", &source.name, source.versions_schema());
+            add(zone::VERSIONS, &source.name, source.versions_schema());
         }
     }
     for reference in &project.references {
-        add("reference", &reference.name, reference.rows.schema());
+        add(zone::REFERENCE, &reference.name, reference.rows.schema());
     }
     for model in &project.models {
         add(&model.table.schema, &model.table.table, Arc::clone(&model.schema));

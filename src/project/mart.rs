@@ -11,6 +11,7 @@ use super::manifest::ServingManifest;
 use super::model::Model;
 use super::read::{Text, Written};
 use super::sql::TableName;
+use crate::zone;
 
 /// A mart of gold with a table and a publishing statement in `cql/`.
 #[derive(Debug, Clone)]
@@ -34,7 +35,7 @@ pub struct Mart {
 impl Mart {
     /// The mart's table in gold.
     pub fn gold(&self) -> TableName {
-        TableName::new("gold", &self.name)
+        TableName::new(zone::GOLD, &self.name)
     }
 
     /// Changes when rows would be written otherwise: after such a change everything is published again.
@@ -75,7 +76,7 @@ pub(super) fn marts(
             continue;
         };
         let table = tables.iter().find(|table| table.name == *name);
-        let model = models.iter().find(|model| model.table == TableName::new("gold", name));
+        let model = models.iter().find(|model| model.table == TableName::new(zone::GOLD, name));
         // what is wrong with the table or the mart has been reported with them
         let (Some(table), Some(model)) = (table, model) else {
             continue;

@@ -22,6 +22,7 @@ use crate::decode::{Column, Format, Layout, Type};
 use crate::engine;
 use crate::generate::query;
 use crate::lake::schema::lake_schema;
+use crate::zone;
 
 /// Columns that bronze adds to those of the source.
 const BRONZE_COLUMNS: [&str; 8] = [
@@ -131,15 +132,15 @@ impl Planner {
         let context = engine::context(&engine::planning_state());
         let planner = Self { context };
         for source in sources {
-            planner.add("bronze", &source.name, source.bronze_schema());
-            planner.add("accepted", &source.name, source.bronze_schema());
-            planner.add("quarantine", &source.name, source.quarantine_schema());
+            planner.add(zone::BRONZE, &source.name, source.bronze_schema());
+            planner.add(zone::ACCEPTED, &source.name, source.bronze_schema());
+            planner.add(zone::QUARANTINE, &source.name, source.quarantine_schema());
             if source.mode == Mode::Upserts {
-                planner.add("versions", &source.name, source.versions_schema());
+                planner.add(zone::VERSIONS, &source.name, source.versions_schema());
             }
         }
         for reference in references {
-            planner.add("reference", &reference.name, reference.rows.schema());
+            planner.add(zone::REFERENCE, &reference.name, reference.rows.schema());
         }
         for (name, schema) in crate::ledger::schemas() {
             planner.add("ledger", name, schema);
@@ -418,7 +419,7 @@ async fn models(
     planner: &Planner,
     found: &mut Diagnostics,
 ) -> Vec<Model> {
-    let zones = [("silver", &written.silver), ("gold", &written.gold)];
+    let zones = [(zone::SILVER, &written.silver), (zone::GOLD, &written.gold)];
     let pairs: BTreeMap<TableName, &Pair<ModelManifest>> = zones
         .iter()
         .flat_map(|(zone, pairs)| pairs.iter().map(|(name, pair)| (TableName::new(zone, name), pair)))
@@ -488,16 +489,16 @@ fn check_zones(
     for input in inputs {
         let plain = without_suffix(input);
         let known = match plain.schema.as_str() {
-            "accepted" => sources.iter().any(|source| source.name == plain.table),
-            "versions" => {
+            zone::ACCEPTED => sources.iter().any(|source| source.name == plain.table),
+            zone::VERSIONS => {
                 sources.iter().any(|source| source.name == plain.table && source.mode == Mode::Upserts)
             }
-            "reference" => references.iter().any(|reference| reference.name == plain.table),
+            zone::REFERENCE => references.iter().any(|reference| reference.name == plain.table),
             _ => pairs.contains_key(&plain),
         };
         let allowed: &[&str] = match table.schema.as_str() {
-            "silver" => &["accepted", "versions", "silver", "reference"],
-            _ => &["silver", "gold", "reference"],
+            zone::SILVER => &[zone::ACCEPTED, zone::VERSIONS, zone::SILVER, zone::REFERENCE],
+            _ => &[zone::SILVER, zone::GOLD, zone::REFERENCE],
         };
         if !allowed.contains(&plain.schema.as_str()) {
             let message = format!("a {} model may read {}, not `{input}`", table.schema, allowed.join(", "));
@@ -626,7 +627,7 @@ fn stored_inputs(
 ) -> BTreeMap<TableName, Span> {
     let mut inputs = BTreeMap::new();
     for input in reads {
-        if input.schema == "reference" {
+        if input.schema == zone::REFERENCE {
             continue;
         }
         if input.table.ends_with(PARTITIONS_SUFFIX) {
@@ -644,7 +645,7 @@ fn stored_inputs(
             Some(model) => model.is_partitioned(),
             None => {
                 let source = sources.iter().find(|source| source.name == input.table);
-                input.schema == "accepted" && source.is_some_and(|source| source.mode == Mode::Events)
+                input.schema == zone::ACCEPTED && source.is_some_and(|source| source.mode == Mode::Events)
             }
         };
         let span = match span_of(declared) {
@@ -713,7 +714,7 @@ fn serving_tables(written: &Written, models: &[Model], found: &mut Diagnostics) 
                 format!("the table is `{}`, the file `{name}`", table.name),
             );
         }
-        let mart = models.iter().find(|model| model.table == TableName::new("gold", name));
+        let mart = models.iter().find(|model| model.table == TableName::new(zone::GOLD, name));
         match mart {
             None => found.add(&text.file, 0, format!("there is no mart `gold.{name}`")),
             Some(mart) => compare_columns(&table, mart, text, found),

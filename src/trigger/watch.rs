@@ -12,6 +12,7 @@ use crate::engine;
 use crate::error::{During, Error, Result};
 use crate::flow::{Run, dirty, model};
 use crate::project::sql::{self, TableName};
+use crate::zone;
 
 /// So many rows are remembered as shown; then the oldest knowledge is dropped, and a row may be shown again.
 const REMEMBERED_ROWS: usize = 1_000_000;
@@ -90,7 +91,7 @@ impl Watch {
     async fn rows(&self, run: &Run, dates: &BTreeSet<i32>) -> Result<Vec<RecordBatch>> {
         let context: SessionContext = engine::context(&run.state);
         model::register_references(run, &context)?;
-        for input in self.inputs.iter().filter(|input| input.schema != "reference") {
+        for input in self.inputs.iter().filter(|input| input.schema != zone::REFERENCE) {
             let partition = run.declared(&dirty::stored_table(input))?.1;
             let wanted = (!partition.is_empty()).then(|| dates.clone());
             model::register_input(run, &context, input, wanted).await?;
