@@ -9,7 +9,7 @@ use crate::error::{ErrorKind, Result};
 use crate::flow::bronze::{LATE, MAX_EVENT_TIME};
 use crate::flow::model::describe;
 use crate::flow::runs::{self, RunRecord};
-use crate::flow::{Run, dirty, stale_decisions};
+use crate::flow::{Run, decisions, dirty};
 use crate::lake::table::Table;
 use crate::project::model::Model;
 use crate::project::sql::TableName;
@@ -179,7 +179,7 @@ fn problems(run: &Run, last: Option<&RunRecord>, tables: &[TableStatus]) -> Vec<
 
 async fn collect(run: &Run, last: Option<&RunRecord>) -> Result<Vec<TableStatus>> {
     let mut found = Vec::new();
-    let stale = stale_decisions(run).await?;
+    let stale = decisions::stale(run).await?;
     let refused = |table: &str| {
         let steps = last.map(|last| last.report["steps"].as_array().into_iter().flatten());
         steps?.find(|step| step["table"] == table)?["quarantined"].as_u64()

@@ -118,7 +118,7 @@ pub async fn compute(run: &Run) -> Result<Vec<BalanceRow>> {
         .map(|row| ((row.source.clone(), row.measure.clone()), row))
         .collect();
     let landed = landed(run).await?;
-    let decisions = super::decisions(run).await?;
+    let decisions = super::decisions::read(run).await?;
     let mut rows = Vec::new();
     for source in &run.project.sources {
         if run.bronze_of(&source.name)?.version() < 0 {

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::dirty::{self, Work, dates_of, known_dates, readers, stored_table};
 use super::model::describe;
 use super::rerun::Wanted;
-use super::{Run, stale_decisions};
+use super::{Run, decisions};
 use crate::error::{Error, Result};
 use crate::lake::maintain::{location, stored_files};
 use crate::lake::table::{Table, partition_key};
@@ -157,7 +157,7 @@ async fn asked(run: &Run, request: &Request) -> Result<Vec<Asked>> {
     let mut dated: BTreeSet<(i32, usize)> = BTreeSet::new();
     let mut whole = BTreeSet::new();
     let mut tables: Vec<TableName> = Vec::new();
-    let mut decisions = stale_decisions(run).await?;
+    let mut decisions = decisions::stale(run).await?;
     for source in &run.project.sources {
         let table = TableName::new(zone::BRONZE, &source.name);
         if !is_selected(request, &table) {

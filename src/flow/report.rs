@@ -205,7 +205,7 @@ impl Report {
                 self.warnings.insert(name, stale.num_partitions() as u64);
             }
         }
-        for (source, dates) in super::stale_decisions(run).await? {
+        for (source, dates) in super::decisions::stale(run).await? {
             let name = format!(
                 "dates of {source} were decided by older rules; `medallion rerun --stale` decides them again"
             );
@@ -221,7 +221,7 @@ impl Report {
                 *self.warnings.entry(name.clone()).or_default() += count;
             }
         }
-        for ((source, _), counts) in super::decisions(run).await? {
+        for ((source, _), counts) in super::decisions::read(run).await? {
             for (name, count) in counts.warnings {
                 *self.warnings.entry(format!("{source}.{name}, in the whole lake")).or_default() += count;
             }

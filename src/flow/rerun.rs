@@ -16,7 +16,7 @@ use super::decide::hashes;
 use super::dirty::{self, Work};
 use super::model::Computed;
 use super::recent::Part;
-use super::{Run, stale_decisions};
+use super::{Run, decisions};
 use crate::error::Result;
 use crate::lake::log::Add;
 use crate::lake::maintain::location;
@@ -89,7 +89,7 @@ pub async fn to_decide(run: &Run, todo: &[(&Model, Part)]) -> Result<Vec<(Source
                 continue;
             }
             if stale.is_none() {
-                stale = Some(stale_decisions(run).await?);
+                stale = Some(decisions::stale(run).await?);
             }
             let Some(stale) = stale.as_ref().and_then(|stale| stale.get(&input.table)) else {
                 continue;
