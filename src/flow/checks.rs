@@ -7,7 +7,7 @@ use arrow::datatypes::Int64Type;
 use futures::StreamExt;
 use serde::Serialize;
 
-use super::{Run, dirty, model};
+use super::{Run, dirty, inputs};
 use crate::engine;
 use crate::error::{During, Error, Result};
 use crate::project::manifest::{CheckScope, SeverityName};
@@ -56,7 +56,7 @@ async fn run_one(run: &Run, check: &Check) -> Result<CheckResult> {
             return Ok(0);
         }
         let context = engine::context(&run.state);
-        model::register_dates_of(run, &context, &inputs, dates.as_ref()).await?;
+        inputs::register_dates_of(run, &context, &inputs, dates.as_ref()).await?;
         let text = check.sql.trim().trim_end_matches(';');
         let batches = context
             .sql(&format!("select count(*) as n from (\n{text}\n) as rows_found"))
@@ -81,7 +81,7 @@ async fn run_one(run: &Run, check: &Check) -> Result<CheckResult> {
 /// The dates that changed in any of the inputs since the last report in the ledger; `None`: any may have.
 async fn changed_dates(run: &Run, inputs: &BTreeSet<TableName>) -> Result<Option<BTreeSet<i32>>> {
     let mut dates = BTreeSet::new();
-    for input in inputs.iter().filter(|input| model::is_by_date(run, input)) {
+    for input in inputs.iter().filter(|input| inputs::is_by_date(run, input)) {
         let table = run.table(&dirty::stored_table(input))?;
         let Some(reported) = run.ledger.runs.position(table.name()) else {
             return Ok(None);
@@ -104,5 +104,5 @@ pub async fn register_inputs(
     query: &str,
 ) -> Result<()> {
     let inputs = sql::inputs(query).map_err(|(_, message)| crate::error::Error::usage(message))?;
-    model::register_named(run, context, &inputs).await
+    inputs::register_named(run, context, &inputs).await
 }

@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use super::balance::decimal_text;
 use super::decide::quoted;
-use super::{Run, model};
+use super::{Run, inputs};
 use crate::engine;
 use crate::error::{During, Error, Result};
 use crate::project::model::{Model, Span};
@@ -96,7 +96,7 @@ pub async fn explain(
     };
     let context = engine::context(&run.state);
     let all: BTreeSet<TableName> = reached(run, target, &mut explained.hops);
-    model::register_named(run, &context, &all).await?;
+    inputs::register_named(run, &context, &all).await?;
     let row = the_row(&context, target, &values).await?;
     explained.row = shown(&row)?;
     // the whole key, also where the caller gave less than that

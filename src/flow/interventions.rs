@@ -19,7 +19,7 @@ use super::bronze::{Arrival, FileReport, MAX_EVENT_TIME};
 use super::decide::{DISCARDED, Discards, partition_keys, quoted};
 use super::late::{self, Lateness};
 use super::quarantine::{self, Refused, Stage};
-use super::{Run, landing};
+use super::{Run, inputs, landing};
 use crate::decode::{Decoded, Decoder, Format};
 use crate::engine;
 use crate::error::{Error, Result};
@@ -362,7 +362,7 @@ async fn bronze_without(
 ) -> Result<Vec<RecordBatch>> {
     let context = engine::context(&run.state);
     let name = TableName::new(zone::BRONZE, &source.name);
-    super::model::register_input(run, &context, &name, Some(dates.clone())).await?;
+    inputs::register_input(run, &context, &name, Some(dates.clone())).await?;
     let query = format!("select * from bronze.{}", quoted(&source.name));
     let mut kept = Vec::new();
     for batch in context.sql(&query).await?.collect().await? {

@@ -13,6 +13,7 @@ pub mod dirty;
 pub mod doctor;
 pub mod explain;
 pub mod ids;
+pub mod inputs;
 pub mod interventions;
 pub mod landing;
 pub mod late;

@@ -16,7 +16,7 @@ use tokio::runtime::Handle;
 
 use super::decide::{DISCARDED, quoted};
 use super::landing::POSITION;
-use super::{Run, interventions};
+use super::{Run, inputs, interventions};
 use crate::decode::{ErrorType, RawReader, Type};
 use crate::engine;
 use crate::error::Result;
@@ -183,7 +183,7 @@ pub async fn read(
     }
     let context = engine::context(&run.state);
     let name = TableName::new("quarantine", &source.name);
-    super::model::register_input(run, &context, &name, dates.cloned()).await?;
+    inputs::register_input(run, &context, &name, dates.cloned()).await?;
     let money: Vec<String> = source.money().map(|column| format!(", {}", quoted(column))).collect();
     let query = format!(
         "select stage, column_name, reason, raw, raw_bytes, source_file, source_line, batch_id, error_type, date{} \

@@ -22,7 +22,7 @@ use super::decide::{self, Bronze};
 use super::dirty::{self, Since, Work};
 use super::ids::{self, Ids};
 use super::row_wise::is_row_wise;
-use super::{Run, late, model};
+use super::{Run, inputs, late};
 use crate::error::Result;
 use crate::project::model::{Model, Span};
 use crate::project::source::{Mode, Source};
@@ -409,7 +409,7 @@ async fn appended_source(run: &mut Run, model: &Model) -> Result<Option<(String,
         Some(known) => *known,
         None => {
             let nothing = Append { input: input.clone(), rows: Vec::new(), dates: BTreeSet::new() };
-            let context = model::append_context(run, model, &nothing).await?;
+            let context = inputs::append_context(run, model, &nothing).await?;
             let plan = context.sql(&model.sql).await?.into_optimized_plan()?;
             let found = is_row_wise(&plan, &input);
             if let Some(recent) = &mut run.recent {

@@ -1,7 +1,7 @@
 //! The state of one run: the project, its stores, the tables as the run has left them so far, and what of them it still
 //! holds in memory.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use arrow::array::RecordBatch;
@@ -11,9 +11,10 @@ use futures::stream::{FuturesUnordered, StreamExt};
 
 use super::decide::{self, Decided};
 use super::recent::Recent;
-use super::{dirty, interventions, model, rerun};
+use super::{dirty, inputs, interventions, rerun};
 use crate::engine;
 use crate::error::{Error, Result};
+use crate::lake::scan::LakeScan;
 use crate::lake::table::{Commit, Table, partition_key};
 use crate::lake::{Lake, Root};
 use crate::ledger::{self, Ledger};
@@ -316,7 +317,7 @@ impl Run {
     /// Rules may look things up in the project's reference tables.
     pub(super) fn rule_context(&self) -> Result<datafusion::prelude::SessionContext> {
         let context = engine::context(&self.state);
-        model::register_references(self, &context)?;
+        inputs::register_references(self, &context)?;
         Ok(context)
     }
 
@@ -327,6 +328,37 @@ impl Run {
 
     pub(super) fn bronze_in_memory<'a>(&self, bronze: &'a Table) -> decide::Bronze<'a> {
         decide::Bronze { table: bronze, cached: self.cached(bronze) }
+    }
+
+    /// Rows of a table, from memory where this run has just written all of it.
+    pub fn scan(
+        &self,
+        table: &Table,
+        schema: SchemaRef,
+        partition: &[String],
+        dates: Option<&BTreeSet<i32>>,
+    ) -> Result<LakeScan> {
+        let all = dates.is_none_or(|dates| dirty::dates_of(table.partitions(1)).is_subset(dates));
+        if all && let Some(batches) = self.cached(table) {
+            return Ok(LakeScan::in_memory(schema, batches));
+        }
+        let only = dates.map(decide::partition_keys);
+        LakeScan::new(table, schema, partition, only.as_ref())
+    }
+
+    /// Rows per date of a table's current version.
+    pub fn rows_by_date(&self, name: &TableName) -> Result<BTreeMap<i32, u64>> {
+        let mut rows = BTreeMap::new();
+        if let Some(snapshot) = self.table(name)?.snapshot() {
+            let columns = &snapshot.metadata.partition_columns;
+            for file in snapshot.files.values() {
+                let key = partition_key(columns, &file.partition_values, 1);
+                for date in dirty::dates_of(BTreeSet::from([key])) {
+                    *rows.entry(date).or_default() += file.num_records();
+                }
+            }
+        }
+        Ok(rows)
     }
 }
 

@@ -10,7 +10,7 @@ use datafusion::prelude::SessionContext;
 
 use crate::engine;
 use crate::error::{During, Error, Result};
-use crate::flow::{Run, dirty, model};
+use crate::flow::{Run, dirty, inputs};
 use crate::project::sql::{self, TableName};
 use crate::zone;
 
@@ -90,11 +90,11 @@ impl Watch {
 
     async fn rows(&self, run: &Run, dates: &BTreeSet<i32>) -> Result<Vec<RecordBatch>> {
         let context: SessionContext = engine::context(&run.state);
-        model::register_references(run, &context)?;
+        inputs::register_references(run, &context)?;
         for input in self.inputs.iter().filter(|input| input.schema != zone::REFERENCE) {
             let partition = run.declared(&dirty::stored_table(input))?.1;
             let wanted = (!partition.is_empty()).then(|| dates.clone());
-            model::register_input(run, &context, input, wanted).await?;
+            inputs::register_input(run, &context, input, wanted).await?;
         }
         Ok(context.sql(&self.query).await?.collect().await?)
     }
