@@ -6,11 +6,13 @@ use super::Places;
 use super::output::{Format, print_text, text_table};
 use crate::error::{Error, Result};
 use crate::flow::Run;
+use crate::flow::report::Report;
 use crate::flow::serving::{self, Publication, Scope};
 use crate::project::Project;
 use crate::project::mart::Mart;
 use crate::store::cassandra::Cassandra;
 use crate::telemetry::Progress;
+use crate::trigger::publisher::Publisher;
 
 #[derive(Debug, Args)]
 #[command(
@@ -69,6 +71,20 @@ pub fn select(project: &Project, names: &[String]) -> Result<Vec<Mart>> {
     }
     let is_wanted = |mart: &&Mart| names.is_empty() || names.contains(&mart.name);
     Ok(project.marts.iter().filter(is_wanted).cloned().collect())
+}
+
+/// Publishes what a command has changed and puts it into the command's report. Gold is complete whatever becomes of it;
+/// what could not be published is left for the next run.
+///
+/// # Errors
+/// As [`Publisher::publish`].
+pub async fn follow_up(places: &Places, run: &Run, report: Option<&mut Report>) -> Result<()> {
+    let serving = places.serving(&run.project)?;
+    let published = Publisher::new(serving.map(|(_, target)| target)).publish(run).await?;
+    if let Some(report) = report {
+        report.published = published;
+    }
+    Ok(())
 }
 
 /// Publishes and says where to.

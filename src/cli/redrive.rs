@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
-use super::Places;
 use super::output::{Format, plain, print_text};
 use super::quarantine::{Filter, sources};
 use super::run::render;
+use super::{Places, publish};
 use crate::error::{Error, ErrorKind, Result};
 use crate::flow::quarantine::{self, Refused};
 use crate::flow::redrive::{self, Chosen, Outcome, Signed};
@@ -246,7 +246,11 @@ async fn decide(
         crate::flow::interventions::resume(&mut run).await?;
     }
     let chosen = choose(&run, work.filter).await?;
-    let done = act(&mut run, chosen).await;
+    let mut done = act(&mut run, chosen).await;
+    let served = match &mut done {
+        Ok((_, report)) if !work.is_dry => publish::follow_up(places, &run, report.as_mut()).await,
+        _ => Ok(()),
+    };
     progress.finish();
     if let Err(error) = &done
         && error.kind() == ErrorKind::Bug
@@ -263,6 +267,7 @@ async fn decide(
             print_text(&format!("\n{}", render(report)))?;
         }
     }
+    served?;
     let verdict = report.map(|report| report.verdict()).unwrap_or_default();
     for line in &verdict {
         tracing::error!("{line}");

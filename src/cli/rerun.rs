@@ -3,9 +3,9 @@
 use chrono::NaiveDate;
 use clap::{ArgGroup, Args, ValueEnum};
 
-use super::Places;
 use super::output::{Format, print_cells, print_text};
 use super::run::render;
+use super::{Places, publish};
 use crate::error::{Error, ErrorKind, Result};
 use crate::flow::plan::{self, Order, Plan, Request, Which};
 use crate::telemetry::Progress;
@@ -158,9 +158,10 @@ pub async fn run(places: &Places, args: &RerunArgs) -> Result<u8> {
     run.command = args.text();
     run.concurrency = usize::from(args.concurrency);
     run.wanted = plan.wanted.clone();
-    let report = batch::rerun(&mut run).await;
+    let report = batch::rerun(&mut run).await.inspect_err(|_| progress.finish());
+    let mut report = report?;
+    let served = publish::follow_up(places, &run, Some(&mut report)).await;
     progress.finish();
-    let report = report?;
     match places.format {
         Format::Json => {
             let done = serde_json::json!({"plan": plan, "report": report});
@@ -171,6 +172,7 @@ pub async fn run(places: &Places, args: &RerunArgs) -> Result<u8> {
     if plan.partitions_left > 0 && places.format == Format::Table {
         print_text(&format!("{} partitions are left; run again\n", plan.partitions_left))?;
     }
+    served?;
     let verdict = report.verdict();
     for line in &verdict {
         tracing::error!("{line}");

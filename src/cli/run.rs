@@ -9,7 +9,6 @@ use crate::flow::balance::{BalanceRow, RECORDS};
 use crate::flow::report::Report;
 use crate::telemetry::Progress;
 use crate::trigger::batch;
-use crate::trigger::publisher::Publisher;
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
@@ -35,14 +34,8 @@ pub async fn run(places: &Places, args: &RunArgs) -> Result<u8> {
     let mut run = places.open_on(project, lake, progress.clone()).await?;
     let report = batch::run(&mut run, args.full_refresh).await.inspect_err(|_| progress.finish());
     let mut report = report?;
-    let served = match places.serving(&run.project) {
-        Ok(serving) => Publisher::new(serving.map(|(_, target)| target)).publish(&run).await,
-        Err(error) => Err(error),
-    };
+    let served = publish::follow_up(places, &run, Some(&mut report)).await;
     progress.finish();
-    if let Ok(published) = &served {
-        report.published.clone_from(published);
-    }
     match places.format {
         Format::Json => print_text(&format!("{}\n", serde_json::to_string_pretty(&report)?))?,
         _ => print_text(&render(&report))?,

@@ -2,9 +2,9 @@
 
 use clap::Args;
 
-use super::Places;
 use super::output::{Format, plain, print_cells, print_text};
 use super::run::render;
+use super::{Places, publish};
 use crate::error::{Error, ErrorKind, Result};
 use crate::flow::plan::parse_table;
 use crate::flow::report::Report;
@@ -126,6 +126,7 @@ pub async fn restore(places: &Places, args: &RestoreArgs) -> Result<u8> {
         report = Some(done);
     }
     run.lake.sync().await?;
+    let served = publish::follow_up(places, &run, report.as_mut()).await;
     progress.finish();
     if places.format == Format::Json {
         let done = serde_json::json!({"restored": restored, "report": report});
@@ -141,6 +142,7 @@ pub async fn restore(places: &Places, args: &RestoreArgs) -> Result<u8> {
             print_text(&format!("\n{}", render(report)))?;
         }
     }
+    served?;
     for line in &verdict {
         tracing::error!("{line}");
     }

@@ -383,6 +383,25 @@ fn rows_that_gold_no_longer_has_disappear() {
 }
 
 #[test]
+fn reruns_and_restores_are_published_too() {
+    let served = Served::mini();
+    served.place.land([&first_readings()]);
+    served.run();
+    let before = served.rows("daily");
+    served.place.edit(
+        "sql/gold/daily.sql",
+        "group by site, date",
+        "where site <> 'north' group by site, date",
+    );
+    served.medallion(&["rerun", "--stale"]).ok();
+    served.assert_equal("rerun");
+    assert!(!served.rows("daily").iter().any(|row| row.contains("site=north")));
+    served.medallion(&["restore", "gold.daily", "--to", "0", "--only"]).ok();
+    served.assert_equal("restored");
+    assert_eq!(served.rows("daily"), before);
+}
+
+#[test]
 fn a_value_that_becomes_null_is_gone() {
     let served = Served::mini();
     served.place.land([&first_readings()]);
