@@ -35,6 +35,11 @@ pub fn start_logging(verbosity: Verbosity) {
         .try_init();
 }
 
+/// `1 file`, `2 files`.
+pub fn counted(number: usize, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
 /// The progress of one command.
 #[derive(Debug, Clone)]
 pub struct Progress {

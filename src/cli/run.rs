@@ -7,7 +7,7 @@ use super::{Places, publish, query};
 use crate::error::{ErrorKind, Result};
 use crate::flow::balance::{BalanceRow, RECORDS};
 use crate::flow::report::Report;
-use crate::telemetry::Progress;
+use crate::telemetry::{Progress, counted};
 use crate::trigger::batch;
 
 #[derive(Debug, Args)]
@@ -68,9 +68,12 @@ fn render_lake(report: &Report) -> String {
         }
         return text;
     }
-    let mut text = format!("run {}: {} new files\n\n", report.run_id, report.new_files);
+    let mut text = format!("run {}: {}\n\n", report.run_id, counted(report.new_files, "new file"));
     if report.unclaimed_files > 0 {
-        text.push_str(&format!("{} files in landing belong to no source\n\n", report.unclaimed_files));
+        text.push_str(&format!(
+            "in landing but of no source: {}\n\n",
+            counted(report.unclaimed_files, "file")
+        ));
     }
     let names = ["table", "rows written", "what"].map(str::to_owned);
     let rows: Vec<Vec<String>> = report
@@ -79,7 +82,7 @@ fn render_lake(report: &Report) -> String {
         .map(|step| {
             let scope = match step.unchanged {
                 0 => step.scope.clone(),
-                unchanged => format!("{}, {unchanged} partitions as they were", step.scope),
+                unchanged => format!("{}, {} as before", step.scope, counted(unchanged, "partition")),
             };
             vec![step.table.clone(), step.rows.to_string(), scope]
         })
@@ -98,14 +101,14 @@ fn render_lake(report: &Report) -> String {
     }
     let holds = report.balance.iter().all(|row| row.difference == 0);
     text.push_str(&format!(
-        "\n{} in {:.2} s, {} commits\n",
+        "\n{} in {:.2} s, {}\n",
         if holds {
             "the balance holds: every landed record is accounted for"
         } else {
             "THE BALANCE DOES NOT HOLD"
         },
         report.seconds,
-        report.commits,
+        counted(report.commits, "commit"),
     ));
     text
 }

@@ -20,6 +20,7 @@ use crate::lake::table::{Change, Commit, Table};
 use crate::lake::write::date_text;
 use crate::project::fingerprint;
 use crate::project::model::{Model, Span};
+use crate::telemetry::counted;
 
 /// Rows of same-date inputs that one group of dates may read.
 const GROUP_ROWS: u64 = 300_000;
@@ -279,7 +280,8 @@ pub fn describe(work: &Work) -> String {
         Work::Whole => "whole table".to_owned(),
         Work::Dates(dates) => match (dates.first(), dates.last()) {
             (Some(first), Some(last)) => {
-                format!("{}..{} ({} dates)", date_text(*first), date_text(*last), dates.len())
+                let dates = counted(dates.len(), "date");
+                format!("{}..{} ({dates})", date_text(*first), date_text(*last))
             }
             _ => "no dates".to_owned(),
         },

@@ -18,6 +18,7 @@ use crate::error::Result;
 use crate::ledger;
 use crate::project::model::Model;
 use crate::project::source::Source;
+use crate::telemetry::counted;
 
 /// The report of one run.
 #[derive(Debug, Serialize)]
@@ -75,7 +76,7 @@ impl Step {
         Self {
             table: format!("bronze.{}", source.name),
             rows: files.iter().map(|file| file.typed).sum(),
-            scope: format!("{} files", files.len()),
+            scope: counted(files.len(), "file"),
             seconds: 0.0,
             landed: Some(files.iter().map(|file| file.landed).sum()),
             quarantined: Some(files.iter().map(|file| file.quarantined).sum()),
@@ -111,7 +112,7 @@ impl Step {
         self.seconds += later.seconds;
         self.files += later.files;
         self.scope = match self.landed {
-            Some(_) => format!("{} files", self.files),
+            Some(_) => counted(self.files, "file"),
             None => later.scope,
         };
         for (total, more) in [
