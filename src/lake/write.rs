@@ -2,7 +2,7 @@
 //!
 //! A [`Writer`] buffers batches, splits them by partition value once the buffer is full, and appends each part to its
 //! partition's open file, so a partition gets one file however its rows arrive. Encoding uses every core; a file is
-//! uploaded whole when the writer closes. Nothing is visible until the files are committed.
+//! uploaded whole when it is complete. Nothing is visible until the files are committed.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -50,6 +50,12 @@ const COALESCED_ROWS: usize = 16 * 1024;
 /// A file is closed and another begun when it has this many encoded bytes.
 const TARGET_FILE_BYTES: usize = 256 * 1024 * 1024;
 
+/// Files that are encoded before the finished ones among them are uploaded.
+const FILES_AT_ONCE: usize = 16;
+
+/// Encoded bytes that may wait for their upload.
+const WAITING_BYTES: usize = 4 * 1024 * 1024;
+
 /// Folder names hold at most 255 bytes; the column's name and `=` need room too (facts and hazards, H10).
 const MAX_PARTITION_VALUE_BYTES: usize = 200;
 
@@ -71,6 +77,7 @@ pub struct Writer {
     buffered_rows: usize,
     open: HashMap<PartitionKey, OpenFile>,
     finished: Vec<(PartitionKey, Vec<u8>, usize)>,
+    uploaded: Vec<Add>,
     num_files: usize,
     /// The rows that were written, as long as they are at most so many.
     kept: Option<(Vec<RecordBatch>, usize)>,
@@ -83,6 +90,10 @@ struct OpenFile {
 
 /// A partition and its rows: row numbers by batch, in the order of their arrival.
 type PartitionRows = (PartitionKey, Vec<(usize, Vec<u32>)>);
+
+/// A partition's rows, its open file, and what all partitions share: the batches, their columns, the unique ones of them.
+type FileWork =
+    (PartitionKey, Vec<(usize, Vec<u32>)>, Option<OpenFile>, (Arc<[RecordBatch]>, SchemaRef, Arc<[String]>));
 
 /// What becomes of the files that a flush has written to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,6 +128,7 @@ impl Writer {
             buffered_rows: 0,
             open: HashMap::new(),
             finished: Vec::new(),
+            uploaded: Vec::new(),
             num_files: 0,
             kept: None,
         }
@@ -193,15 +205,22 @@ impl Writer {
         })
         .await?;
         self.finished.extend(closed);
-        self.finished.sort_by(|a, b| a.0.cmp(&b.0));
+        self.upload_finished().await?;
+        let mut adds = std::mem::take(&mut self.uploaded);
+        adds.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok((adds, self.kept.map(|(rows, _)| rows)))
+    }
+
+    async fn upload_finished(&mut self) -> Result<()> {
         let finished = std::mem::take(&mut self.finished);
         let mut uploads = Vec::with_capacity(finished.len());
         for (key, bytes, rows) in finished {
             uploads.push(self.upload(key, bytes, rows)?);
         }
         // the disk or the network waits, not the cores
-        let adds = futures::stream::iter(uploads).buffered(16).try_collect().await?;
-        Ok((adds, self.kept.map(|(rows, _)| rows)))
+        let added: Vec<Add> = futures::stream::iter(uploads).buffered(16).try_collect().await?;
+        self.uploaded.extend(added);
+        Ok(())
     }
 
     fn upload(
@@ -261,15 +280,7 @@ impl Writer {
             .into();
         let schema = Arc::new(self.schema.project(&file_columns)?);
         let unique_columns: Arc<[String]> = self.unique_columns.clone().into();
-        let work: Vec<_> = groups
-            .into_iter()
-            .map(|(key, rows)| {
-                let open = self.open.remove(&key);
-                let shared = (Arc::clone(&batches), Arc::clone(&schema), Arc::clone(&unique_columns));
-                (key, rows, open, shared)
-            })
-            .collect();
-        let written = in_parallel(work, move |(key, rows, open, (batches, schema, unique_columns))| {
+        let encode = move |(key, rows, open, (batches, schema, unique_columns)): FileWork| {
             let num_rows = rows.iter().map(|(_, rows)| rows.len()).sum();
             let pieces = gather(&batches, rows)?;
             let mut file = match open {
@@ -285,14 +296,32 @@ impl Writer {
                 true => Written::Closed(key, file.writer.into_inner()?, file.rows),
                 false => Written::Open(key, Box::new(file)),
             })
-        })
-        .await?;
-        for part in written {
-            match part {
-                Written::Closed(key, bytes, rows) => self.finished.push((key, bytes, rows)),
-                Written::Open(key, file) => {
-                    self.open.insert(key, *file);
+        };
+        let mut groups = groups.into_iter().peekable();
+        while groups.peek().is_some() {
+            let work: Vec<FileWork> = groups
+                .by_ref()
+                .take(FILES_AT_ONCE)
+                .map(|(key, rows)| {
+                    let open = self.open.remove(&key);
+                    (
+                        key,
+                        rows,
+                        open,
+                        (Arc::clone(&batches), Arc::clone(&schema), Arc::clone(&unique_columns)),
+                    )
+                })
+                .collect();
+            for part in in_parallel(work, encode).await? {
+                match part {
+                    Written::Closed(key, bytes, rows) => self.finished.push((key, bytes, rows)),
+                    Written::Open(key, file) => {
+                        self.open.insert(key, *file);
+                    }
                 }
+            }
+            if self.finished.iter().map(|(_, bytes, _)| bytes.len()).sum::<usize>() > WAITING_BYTES {
+                self.upload_finished().await?;
             }
         }
         Ok(())

@@ -99,7 +99,7 @@ impl Service {
         if info.contact_points.is_empty() {
             return Err(self.strange("it names no node"));
         }
-        if !info.sni_proxy_address.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok()) {
+        if info.sni_proxy_address.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_err()) {
             return Err(self.strange("the proxy that it names has no port"));
         }
         Ok(Metadata {
