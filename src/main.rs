@@ -1,6 +1,7 @@
 //! Parses the command line, runs one command, turns its error into an exit code.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use medallion::cli::{self, Cli};
@@ -10,13 +11,21 @@ use medallion::cli::{self, Cli};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// How long the allocator keeps what was freed, in milliseconds. Its own choice is a second, in which a small run is over:
-/// then every hop's memory is still there when the next one's is asked for.
-const PURGE_DELAY_MS: std::ffi::c_long = 10;
+/// How long the allocator keeps what was freed, milliseconds: at first, so that a small run does not hold the memory of
+/// every hop at once, and after [`SMALL_RUN`], when asking for the same memory again and again costs a sixth of the time.
+const PURGE_DELAY_MS: [std::ffi::c_long; 2] = [10, 1000];
+
+/// A run that lasts longer is not small.
+const SMALL_RUN: Duration = Duration::from_secs(3);
 
 fn main() -> ExitCode {
     use_small_pages();
-    give_memory_back();
+    give_memory_back(PURGE_DELAY_MS[0]);
+    // never joined: it ends with the process
+    std::thread::spawn(|| {
+        std::thread::sleep(SMALL_RUN);
+        give_memory_back(PURGE_DELAY_MS[1]);
+    });
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -64,10 +73,10 @@ fn use_small_pages() {
 fn use_small_pages() {}
 
 #[expect(unsafe_code, reason = "no crate of ours wraps this call")]
-fn give_memory_back() {
+fn give_memory_back(after_ms: std::ffi::c_long) {
     /// `mi_option_purge_delay` of `mimalloc.h`; the crate names only some of the options.
     const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
-    // SAFETY: sets a number that the allocator reads when something is freed; the default is kept where the environment
-    // (`MIMALLOC_PURGE_DELAY`) says otherwise
-    unsafe { libmimalloc_sys::mi_option_set_default(PURGE_DELAY, PURGE_DELAY_MS) };
+    // SAFETY: sets a number that the allocator reads when something is freed, and only where the environment
+    // (`MIMALLOC_PURGE_DELAY`) has not said otherwise
+    unsafe { libmimalloc_sys::mi_option_set_default(PURGE_DELAY, after_ms) };
 }
