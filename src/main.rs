@@ -21,11 +21,6 @@ const SMALL_RUN: Duration = Duration::from_secs(3);
 fn main() -> ExitCode {
     use_small_pages();
     give_memory_back(PURGE_DELAY_MS[0]);
-    // never joined: it ends with the process
-    std::thread::spawn(|| {
-        std::thread::sleep(SMALL_RUN);
-        give_memory_back(PURGE_DELAY_MS[1]);
-    });
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -48,6 +43,10 @@ fn main() -> ExitCode {
             return ExitCode::from(70);
         }
     };
+    runtime.spawn(async {
+        tokio::time::sleep(SMALL_RUN).await;
+        give_memory_back(PURGE_DELAY_MS[1]);
+    });
     let ended = runtime.block_on(cli::run(cli));
     // nothing that still runs is needed: what counts is committed
     runtime.shutdown_background();

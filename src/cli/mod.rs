@@ -157,31 +157,55 @@ pub async fn run(cli: Cli) -> Result<u8> {
         (false, 1) => Verbosity::Verbose,
         (false, _) => Verbosity::Trace,
     });
-    match cli.command {
-        Command::Check(args) => check::run(&places, &args).await,
-        Command::Run(args) => run::run(&places, &args).await,
-        Command::Publish(args) => publish::run(&places, &args).await,
-        Command::Reconcile(args) => reconcile::run(&places, &args).await,
-        Command::Stream(args) => stream::run(&places, &args).await,
-        Command::Rerun(args) => rerun::run(&places, &args).await,
-        Command::Query(args) => query::run(&places, &args).await,
-        Command::Sql(args) => sql::run(&places, &args).await,
-        Command::Status(args) => status::run(&places, &args).await,
-        Command::Runs(args) => runs::run(&places, &args).await,
-        Command::Balance => balance::run(&places).await,
-        Command::Quarantine(args) => quarantine::run(&places, &args).await,
-        Command::Lineage(args) => lineage::run(&places, &args).await,
-        Command::ExplainRow(args) => explain::run(&places, &args).await,
-        Command::Diff(args) => travel::diff(&places, &args).await,
-        Command::Restore(args) => travel::restore(&places, &args).await,
-        Command::Optimize(args) => maintain::optimize(&places, &args).await,
-        Command::Vacuum(args) => maintain::vacuum(&places, &args).await,
-        Command::Doctor(args) => doctor::run(&places, &args).await,
-        Command::Gc(args) => maintain::gc(&places, &args).await,
-        Command::Generate(args) => generate::run(&places, &args).await,
-        Command::Docs => docs::run(&places).await,
+    if let Command::Stream(args) = &cli.command {
+        // it finishes its batch first, and listens itself
+        return stream::run(&places, args).await;
+    }
+    tokio::select! {
+        done = command(&places, cli.command) => done,
+        () = told_to_end() => {
+            tracing::warn!("stopped by SIGTERM; the next run continues");
+            Ok(143)
+        }
+    }
+}
+
+async fn command(places: &Places, command: Command) -> Result<u8> {
+    match command {
+        Command::Check(args) => check::run(places, &args).await,
+        Command::Run(args) => run::run(places, &args).await,
+        Command::Publish(args) => publish::run(places, &args).await,
+        Command::Reconcile(args) => reconcile::run(places, &args).await,
+        Command::Stream(args) => stream::run(places, &args).await,
+        Command::Rerun(args) => rerun::run(places, &args).await,
+        Command::Query(args) => query::run(places, &args).await,
+        Command::Sql(args) => sql::run(places, &args).await,
+        Command::Status(args) => status::run(places, &args).await,
+        Command::Runs(args) => runs::run(places, &args).await,
+        Command::Balance => balance::run(places).await,
+        Command::Quarantine(args) => quarantine::run(places, &args).await,
+        Command::Lineage(args) => lineage::run(places, &args).await,
+        Command::ExplainRow(args) => explain::run(places, &args).await,
+        Command::Diff(args) => travel::diff(places, &args).await,
+        Command::Restore(args) => travel::restore(places, &args).await,
+        Command::Optimize(args) => maintain::optimize(places, &args).await,
+        Command::Vacuum(args) => maintain::vacuum(places, &args).await,
+        Command::Doctor(args) => doctor::run(places, &args).await,
+        Command::Gc(args) => maintain::gc(places, &args).await,
+        Command::Generate(args) => generate::run(places, &args).await,
+        Command::Docs => docs::run(places).await,
         Command::Completions(args) => completions::run(&args),
     }
+}
+
+/// Returns on SIGTERM. The system's own way to end is not there for process 1 of a container: it would not notice.
+async fn told_to_end() {
+    #[cfg(unix)]
+    if let Ok(mut terminate) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+        terminate.recv().await;
+        return;
+    }
+    std::future::pending().await
 }
 
 impl Places {

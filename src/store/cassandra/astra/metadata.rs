@@ -69,7 +69,7 @@ impl Service {
         let mut response = self.client.get(&self.url).send().await.map_err(failed)?;
         if !response.status().is_success() {
             return Err(Error::unavailable(format!(
-                "Astra's metadata service at {} answers {}; is the database active? A hibernated one is resumed at https://astra.datastax.com",
+                "the metadata service of Astra at {} answers {}; is the database active? A hibernated one is resumed at https://astra.datastax.com",
                 self.url,
                 response.status()
             )));
@@ -85,7 +85,7 @@ impl Service {
     }
 
     fn strange(&self, what: &str) -> Error {
-        Error::unavailable(format!("Astra's metadata service at {}: {what}", self.url))
+        Error::unavailable(format!("the metadata service of Astra at {}: {what}", self.url))
     }
 
     fn read(&self, body: &[u8]) -> Result<Metadata> {

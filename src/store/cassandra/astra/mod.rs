@@ -75,7 +75,7 @@ pub fn credentials(variable: impl Fn(&str) -> Option<String>) -> Result<Credenti
             "the secret of {CLIENT_ID_VARIABLE} is missing: set {SECRET_VARIABLE} or {SECRET_FILE_VARIABLE}"
         ))),
         (None, _) => Err(Error::usage(format!(
-            "Astra needs a token: set {TOKEN_VARIABLE}, or {TOKEN_FILE_VARIABLE} to a file that holds it (or {CLIENT_ID_VARIABLE} and {SECRET_VARIABLE})"
+            "an Astra database needs a token: set {TOKEN_VARIABLE}, or {TOKEN_FILE_VARIABLE} to a file that holds it (or {CLIENT_ID_VARIABLE} and {SECRET_VARIABLE})"
         ))),
     }
 }

@@ -160,7 +160,7 @@ impl Shared {
                 match copy_bidirectional_with_sizes(&mut near, &mut far, BUFFER_BYTES, BUFFER_BYTES).await {
                     Ok((_, received)) if received > 0 => None,
                     // a proxy may greet us before it finds that the node behind it is gone
-                    Ok(_) => Some("Astra's proxy ended a connection without an answer".to_owned()),
+                    Ok(_) => Some("the proxy of Astra ended a connection without an answer".to_owned()),
                     Err(error) => Some(format!("a connection through Astra's proxy broke: {error}")),
                 }
             }
@@ -191,7 +191,7 @@ impl Shared {
                 Err(error) => failure = Some(error),
             }
         }
-        Err(failure.unwrap_or_else(|| Error::unavailable("Astra's metadata service names no node")))
+        Err(failure.unwrap_or_else(|| Error::unavailable("the metadata service of Astra names no node")))
     }
 
     async fn connect_to(&self, node: Uuid, proxy: &str) -> Result<TlsStream<TcpStream>> {
