@@ -162,7 +162,8 @@ pub async fn run(cli: Cli) -> Result<u8> {
         return stream::run(&places, args).await;
     }
     tokio::select! {
-        done = command(&places, cli.command) => done,
+        // boxed: the futures of all commands in one are deeper than the compiler follows
+        done = Box::pin(command(&places, cli.command)) => done,
         () = told_to_end() => {
             tracing::warn!("stopped by SIGTERM; the next run continues");
             Ok(143)

@@ -150,3 +150,17 @@ fn the_reference_project_killed_at_spread_points_is_continued() {
         assert_healed(&place, expected, &format!("killed at {point} of {points}"));
     }
 }
+
+#[test]
+fn a_run_that_is_told_to_end_ends_and_is_continued() {
+    let (_, expected) = reference_lake();
+    let place = Place::reference();
+    place.land(&data::reference());
+    let child = place.command(&["run"]).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    crate::cassandra::wait_until("the run commits", || !log_entries(&place.lake).is_empty());
+    let told = std::process::Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+    assert!(told.success());
+    let done = crate::support::Done::of(child.wait_with_output().unwrap());
+    assert_eq!(done.code, Some(143), "{done:?}");
+    assert_healed(&place, expected, "told to end");
+}
