@@ -1,5 +1,8 @@
 //! Parses the command line, runs one command, turns its error into an exit code.
 
+// a command's future holds those of the engine, which are deeper than the compiler's default
+#![recursion_limit = "256"]
+
 use std::process::ExitCode;
 use std::time::Duration;
 

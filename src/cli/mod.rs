@@ -159,7 +159,7 @@ pub async fn run(cli: Cli) -> Result<u8> {
     });
     if let Command::Stream(args) = &cli.command {
         // it finishes its batch first, and listens itself
-        return stream::run(&places, args).await;
+        return Box::pin(stream::run(&places, args)).await;
     }
     tokio::select! {
         // boxed: the futures of all commands in one are deeper than the compiler follows
