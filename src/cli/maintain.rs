@@ -54,7 +54,8 @@ pub struct VacuumArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  medallion gc --keep-runs 1000")]
+#[command(after_help = "It takes the lake's lock: beside a run or a stream it ends with exit code 5.\n\n\
+    Example:\n  medallion gc --keep-runs 1000")]
 pub struct GcArgs {
     /// The reports and balances of so many newest runs stay
     #[arg(long, default_value_t = 1000, value_name = "N")]
