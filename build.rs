@@ -1,7 +1,7 @@
 //! Folds functions whose machine code is the same: a tenth of the binary is copies of generic code, and a run keeps what
 //! it touches of the binary in memory.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 fn main() {
@@ -24,5 +24,5 @@ fn has_linker(rustc: &str, target: &str) -> bool {
         return false;
     };
     let sysroot = PathBuf::from(String::from_utf8_lossy(&told.stdout).trim());
-    sysroot.join("lib/rustlib").join(target).join(Path::new("bin/rust-lld")).exists()
+    sysroot.join("lib/rustlib").join(target).join("bin/rust-lld").exists()
 }
