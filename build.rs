@@ -24,5 +24,5 @@ fn has_linker(rustc: &str, target: &str) -> bool {
         return false;
     };
     let sysroot = PathBuf::from(String::from_utf8_lossy(&told.stdout).trim());
-    sysroot.join("lib/rustlib").join(target).join("bin/rust-lld").exists()
+    sysroot.join("lib/rustlib").join(target).join("bin/rust-lld").try_exists().unwrap_or(false)
 }
