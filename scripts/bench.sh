@@ -20,11 +20,7 @@ cache=${XDG_CACHE_HOME:-$HOME/.cache}/medallion
 say() { printf 'bench: %s\n' "$*" >&2; }
 
 [ -x /usr/bin/time ] || { say "needs GNU time: sudo apt-get install -y time"; exit 1; }
-if [ -z "${MEDALLION:-}" ]; then
-    cargo build --release --locked
-    target=$(cargo metadata --format-version 1 --no-deps --locked | sed -E 's/.*"target_directory":"([^"]*)".*/\1/')
-    MEDALLION=$target/release/medallion
-fi
+MEDALLION=$(scripts/release_binary.sh)
 
 work=${BENCH_WORK:-}
 if [ -z "$work" ]; then

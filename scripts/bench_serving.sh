@@ -10,11 +10,7 @@ cd "$(dirname "$0")/.."
 rounds=${1:-5}
 say() { printf 'bench: %s\n' "$*" >&2; }
 
-if [ -z "${MEDALLION:-}" ]; then
-    cargo build --release --locked
-    target=$(cargo metadata --format-version 1 --no-deps --locked | sed -E 's/.*"target_directory":"([^"]*)".*/\1/')
-    MEDALLION=$target/release/medallion
-fi
+MEDALLION=$(scripts/release_binary.sh)
 
 venv=${XDG_CACHE_HOME:-$HOME/.cache}/medallion/cassandra-driver-venv
 if ! "$venv/bin/python" -c 'import cassandra.cluster' 2>/dev/null; then

@@ -12,11 +12,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 say() { printf 'bench: %s\n' "$*" >&2; }
-if [ -z "${MEDALLION:-}" ]; then
-    cargo build --release --locked
-    target=$(cargo metadata --format-version 1 --no-deps --locked | sed -E 's/.*"target_directory":"([^"]*)".*/\1/')
-    MEDALLION=$target/release/medallion
-fi
+MEDALLION=$(scripts/release_binary.sh)
 work=${BENCH_WORK:-}
 if [ -z "$work" ]; then
     work=$(mktemp -d)

@@ -21,8 +21,7 @@ use crate::lake::schema::from_delta;
 use crate::lake::table::{Change, Commit, Outcome, Table};
 use crate::lake::write::decode;
 use crate::project::source::timestamp_type;
-
-pub const ZONE: &str = crate::zone::LEDGER;
+use crate::zone;
 
 /// Digits of a balance's sums.
 pub const SUM_TYPE: DataType = DataType::Decimal128(38, 6);
@@ -369,12 +368,12 @@ impl Ledger {
     /// The store's.
     pub async fn open(lake: &Lake) -> Result<Self> {
         let (files, landed, decisions, balances, runs, interventions) = tokio::try_join!(
-            lake.table(ZONE, "files"),
-            lake.table(ZONE, "landed"),
-            lake.table(ZONE, "decisions"),
-            lake.table(ZONE, "balances"),
-            lake.table(ZONE, "runs"),
-            lake.table(ZONE, "interventions"),
+            lake.table(zone::LEDGER, "files"),
+            lake.table(zone::LEDGER, "landed"),
+            lake.table(zone::LEDGER, "decisions"),
+            lake.table(zone::LEDGER, "balances"),
+            lake.table(zone::LEDGER, "runs"),
+            lake.table(zone::LEDGER, "interventions"),
         )?;
         Ok(Self { files, landed, decisions, balances, runs, interventions })
     }

@@ -157,14 +157,12 @@ pub async fn run(cli: Cli) -> Result<u8> {
         (false, 1) => Verbosity::Verbose,
         (false, _) => Verbosity::Trace,
     });
-    if let Command::Stream(args) = &cli.command {
-        // it finishes its batch first, and listens itself
-        return Box::pin(stream::run(&places, args)).await;
-    }
+    // it finishes its batch first, and listens itself
+    let is_stream = matches!(cli.command, Command::Stream(_));
     tokio::select! {
         // boxed: the futures of all commands in one are deeper than the compiler follows
         done = Box::pin(command(&places, cli.command)) => done,
-        () = told_to_end() => {
+        () = told_to_end(), if !is_stream => {
             tracing::warn!("stopped by SIGTERM; the next run continues");
             Ok(143)
         }

@@ -10,7 +10,6 @@ use crate::flow::report::Report;
 use crate::flow::serving::{self, Publication, Scope};
 use crate::project::Project;
 use crate::project::mart::Mart;
-use crate::store::cassandra::Cassandra;
 use crate::telemetry::Progress;
 use crate::trigger::publisher::Publisher;
 
@@ -43,7 +42,7 @@ pub async fn run(places: &Places, args: &PublishArgs) -> Result<u8> {
     let plan = store.prepare(manifest, &marts, args.migrate).await?;
     let scope = Scope { is_full: args.full, created: plan.missing, altered: plan.altered };
     let begun = std::time::Instant::now();
-    let published = publish(&run, &store, &marts, &scope).await;
+    let published = serving::publish(&run, &store, &marts, &scope).await;
     progress.finish();
     let published = published?;
     print_text(&match places.format {
@@ -85,16 +84,6 @@ pub async fn follow_up(places: &Places, run: &Run, report: Option<&mut Report>) 
         report.published = published;
     }
     Ok(())
-}
-
-/// Publishes and says where to.
-pub async fn publish(
-    run: &Run,
-    store: &Cassandra,
-    marts: &[Mart],
-    scope: &Scope,
-) -> Result<Vec<Publication>> {
-    serving::publish(run, store, marts, scope).await
 }
 
 /// What was published, as a table.

@@ -5,8 +5,9 @@ use clap::Args;
 use super::Places;
 use super::output::{Format, plain, print_cells, print_text, text_table};
 use super::publish::select;
-use crate::error::{ErrorKind, Result};
+use crate::error::{During, ErrorKind, Result};
 use crate::flow::serving::{self, Kind, Reconciled};
+use crate::project::mart::Mart;
 use crate::telemetry::Progress;
 
 #[derive(Debug, Args)]
@@ -33,12 +34,16 @@ pub async fn run(places: &Places, args: &ReconcileArgs) -> Result<u8> {
     let (_, store) = places.cassandra(&project).await?;
     store.use_keyspace().await?;
     let mut found = Vec::new();
+    let compare = async |mart: &Mart, repair: bool| {
+        let compared = serving::reconcile(&run, &store, mart, repair, args.limit).await;
+        compared.during(|| format!("reconciling `{}`", mart.name))
+    };
     for mart in &marts {
         progress.stage(&format!("comparing {}", mart.name));
-        let mut reconciled = serving::reconcile(&run, &store, mart, args.repair, args.limit).await?;
+        let mut reconciled = compare(mart, args.repair).await?;
         if args.repair && !reconciled.is_equal() {
             // what is repaired is looked at again: somebody may have written with a time in the future
-            let after = serving::reconcile(&run, &store, mart, false, args.limit).await?;
+            let after = compare(mart, false).await?;
             if !after.is_equal() {
                 reconciled.repaired = 0;
             }

@@ -49,7 +49,7 @@ pub fn tables(project: &Project) -> Vec<TableName> {
         .iter()
         .flat_map(|source| [zone::BRONZE, zone::QUARANTINE].map(|zone| TableName::new(zone, &source.name)));
     let models = project.stored_models().map(|model| model.table.clone());
-    let ledger = ledger::schemas().into_iter().map(|(name, _)| TableName::new(ledger::ZONE, name));
+    let ledger = ledger::schemas().into_iter().map(|(name, _)| TableName::new(zone::LEDGER, name));
     sources.chain(models).chain(ledger).collect()
 }
 

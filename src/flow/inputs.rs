@@ -77,7 +77,7 @@ fn refuse_unknown(run: &Run, name: &TableName) -> Result<()> {
             zone::BRONZE | zone::QUARANTINE | zone::ACCEPTED | zone::VERSIONS => {
                 run.project.sources.iter().map(|source| source.name.clone()).collect()
             }
-            crate::ledger::ZONE => crate::ledger::schemas().map(|(table, _)| table.to_owned()).to_vec(),
+            zone::LEDGER => crate::ledger::schemas().map(|(table, _)| table.to_owned()).to_vec(),
             _ => {
                 let models = run.project.models.iter().filter(|model| model.table.schema == zone);
                 models.map(|model| model.table.table.clone()).collect()

@@ -163,7 +163,7 @@ impl Run {
     pub fn key_of(&self, name: &TableName) -> Vec<String> {
         match name.schema.as_str() {
             zone::BRONZE | zone::QUARANTINE => vec!["source_file".to_owned(), "source_line".to_owned()],
-            ledger::ZONE => Vec::new(),
+            zone::LEDGER => Vec::new(),
             _ => self.project.model(name).map(|model| model.key.clone()).unwrap_or_default(),
         }
     }

@@ -11,7 +11,6 @@ use super::{Run, decisions};
 use crate::error::{Error, Result};
 use crate::lake::maintain::{location, stored_files};
 use crate::lake::table::{Table, partition_key};
-use crate::ledger;
 use crate::project::model::{Model, Span};
 use crate::project::source::Mode;
 use crate::project::sql::TableName;
@@ -384,6 +383,6 @@ async fn estimate(run: &Run, plan: &Plan) -> Result<Option<f64>> {
 /// `Usage` where it has no zone.
 pub fn parse_table(text: &str) -> Result<TableName> {
     TableName::parse(text)
-        .filter(|table| table.schema != ledger::ZONE)
+        .filter(|table| table.schema != zone::LEDGER)
         .ok_or_else(|| Error::usage(format!("`{text}` is no table; write it as `zone.table`")))
 }

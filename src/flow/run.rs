@@ -115,7 +115,7 @@ impl Run {
         let table = match name.schema.as_str() {
             zone::BRONZE => self.bronze.get(&name.table),
             zone::QUARANTINE => self.quarantine.get(&name.table),
-            ledger::ZONE => self.ledger.tables().into_iter().find(|table| table.name() == name.to_string()),
+            zone::LEDGER => self.ledger.tables().into_iter().find(|table| table.name() == name.to_string()),
             _ => self.models.get(name),
         };
         table.ok_or_else(|| Error::bug(format!("the table `{name}` is not open")))
@@ -154,7 +154,7 @@ impl Run {
             zone::BRONZE => source().map(|source| (source.bronze_schema(), vec![DATE.to_owned()])),
             zone::QUARANTINE => source()
                 .map(|source| (source.quarantine_schema(), vec![DATE.to_owned(), "error_type".to_owned()])),
-            ledger::ZONE => ledger::schemas()
+            zone::LEDGER => ledger::schemas()
                 .into_iter()
                 .find(|(table, _)| *table == name.table)
                 .map(|(_, schema)| (schema, Vec::new())),

@@ -265,12 +265,12 @@ async fn decide(
     if scope.altered.contains(&mart.name) {
         return Ok(Work::Whole("the table was altered"));
     }
-    if published.rows > 0 && !store.has_rows(mart).await? {
-        return Ok(Work::Whole("the table was emptied"));
-    }
     let age = chrono::Utc::now().timestamp_millis() - published.refreshed;
     if mart.table.ttl.is_some_and(|ttl| age > i64::from(ttl) * 1000 / 2) {
         return Ok(Work::Whole("rows would expire"));
+    }
+    if published.rows > 0 && !store.has_rows(mart).await? {
+        return Ok(Work::Whole("the table was emptied"));
     }
     if state.holds(gold, &fingerprint) {
         return Ok(Work::Nothing);

@@ -20,7 +20,6 @@ use crate::lake::maintain::{location, stored_files};
 use crate::lake::scan::LakeScan;
 use crate::lake::schema::from_delta;
 use crate::lake::table::{Change, Commit, Table};
-use crate::ledger;
 use crate::project::sql::{TableName, inputs};
 use crate::zone;
 
@@ -154,7 +153,7 @@ impl Run {
             zone::QUARANTINE => {
                 self.quarantine.insert(name.table.clone(), table);
             }
-            ledger::ZONE => {
+            zone::LEDGER => {
                 let tables = [
                     &mut self.ledger.files,
                     &mut self.ledger.landed,

@@ -91,10 +91,6 @@ struct OpenFile {
 /// A partition and its rows: row numbers by batch, in the order of their arrival.
 type PartitionRows = (PartitionKey, Vec<(usize, Vec<u32>)>);
 
-/// A partition's rows, its open file, and what all partitions share: the batches, their columns, the unique ones of them.
-type FileWork =
-    (PartitionKey, Vec<(usize, Vec<u32>)>, Option<OpenFile>, (Arc<[RecordBatch]>, SchemaRef, Arc<[String]>));
-
 /// What becomes of the files that a flush has written to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Then {
@@ -253,13 +249,12 @@ impl Writer {
     }
 
     async fn flush(&mut self, then: Then) -> Result<()> {
-        let batches = std::mem::take(&mut self.buffer);
+        let mut batches = std::mem::take(&mut self.buffer);
         self.buffered_rows = 0;
         if batches.is_empty() {
             return Ok(());
         }
         let num_file_columns = self.schema.fields().len() - self.partition.len();
-        let mut batches = batches;
         let mut groups = self.split(&batches, num_file_columns)?;
         let num_rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
         let num_pieces: usize = groups.iter().map(|(_, rows)| rows.len()).sum();
@@ -280,12 +275,12 @@ impl Writer {
             .into();
         let schema = Arc::new(self.schema.project(&file_columns)?);
         let unique_columns: Arc<[String]> = self.unique_columns.clone().into();
-        let encode = move |(key, rows, open, (batches, schema, unique_columns)): FileWork| {
+        let encode = move |((key, rows), open): (PartitionRows, Option<OpenFile>)| {
             let num_rows = rows.iter().map(|(_, rows)| rows.len()).sum();
             let pieces = gather(&batches, rows)?;
             let mut file = match open {
                 Some(file) => file,
-                None => open_file(schema, num_rows, &pieces, &unique_columns)?,
+                None => open_file(Arc::clone(&schema), num_rows, &pieces, &unique_columns)?,
             };
             for piece in &pieces {
                 file.writer.write(piece)?;
@@ -299,20 +294,12 @@ impl Writer {
         };
         let mut groups = groups.into_iter().peekable();
         while groups.peek().is_some() {
-            let work: Vec<FileWork> = groups
-                .by_ref()
-                .take(FILES_AT_ONCE)
-                .map(|(key, rows)| {
-                    let open = self.open.remove(&key);
-                    (
-                        key,
-                        rows,
-                        open,
-                        (Arc::clone(&batches), Arc::clone(&schema), Arc::clone(&unique_columns)),
-                    )
-                })
-                .collect();
-            for part in in_parallel(work, encode).await? {
+            let part = groups.by_ref().take(FILES_AT_ONCE);
+            let work = part.map(|group| {
+                let open = self.open.remove(&group.0);
+                (group, open)
+            });
+            for part in in_parallel(work.collect(), encode.clone()).await? {
                 match part {
                     Written::Closed(key, bytes, rows) => self.finished.push((key, bytes, rows)),
                     Written::Open(key, file) => {

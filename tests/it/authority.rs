@@ -1,9 +1,11 @@
 //! Certificates for tests: an authority and whom it vouches for.
 
+use std::sync::Arc;
+
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
-use rustls::RootCertStore;
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore};
 
 /// Signs certificates.
 pub struct Authority {
@@ -37,6 +39,20 @@ impl Authority {
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap().pem();
         Identity { certificate, key: key.serialize_pem() }
+    }
+
+    /// A client that trusts this authority alone, and shows this certificate where it is asked for one.
+    pub fn client(&self, identity: Option<&Identity>) -> ClientConfig {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder =
+            ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let builder = builder.with_root_certificates(self.roots());
+        let Some(identity) = identity else {
+            return builder.with_no_client_auth();
+        };
+        let certificate = CertificateDer::from_pem_slice(identity.certificate.as_bytes()).unwrap();
+        let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes()).unwrap();
+        builder.with_client_auth_cert(vec![certificate], key).unwrap()
     }
 
     pub fn roots(&self) -> RootCertStore {

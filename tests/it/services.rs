@@ -4,8 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use scylla::client::session_builder::SessionBuilder;
 use scylla::value::CqlValue;
 
@@ -138,19 +136,8 @@ fn nodes_speak_tls_with_whom_they_should() {
     let authority = Arc::new(Authority::new("the nodes' authority"));
     let tls = |clients| Tls { authority: authority.clone(), identity: None, clients };
     let start = |clients| Node::start(&Settings { tls: Some(tls(clients)), ..Settings::default() });
-    let provider = || Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = || {
-        let builder = rustls::ClientConfig::builder_with_provider(provider());
-        builder.with_safe_default_protocol_versions().unwrap().with_root_certificates(authority.roots())
-    };
-    let identity = authority.sign(&["client"], 2099);
-    let certified = builder()
-        .with_client_auth_cert(
-            vec![CertificateDer::from_pem_slice(identity.certificate.as_bytes()).unwrap()],
-            PrivateKeyDer::from_pem_slice(identity.key.as_bytes()).unwrap(),
-        )
-        .unwrap();
-    let known = builder().with_no_client_auth();
+    let certified = authority.client(Some(&authority.sign(&["client"], 2099)));
+    let known = authority.client(None);
     let answers = |node: &Node, tls: Option<&rustls::ClientConfig>| {
         let tls = tls.map(|config| Arc::new(config.clone()));
         Cql::try_connect(SessionBuilder::new().known_node(node.contact()).tls_context(tls)).is_ok()

@@ -5,8 +5,6 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use scylla::client::session_builder::SessionBuilder;
 
 use crate::authority::{Authority, Identity};
@@ -19,17 +17,7 @@ const PASSWORD: &str = "cassandra";
 
 /// A session that the nodes' authority has vouched for, to look at what was published.
 fn insider(node: &Node, authority: &Authority) -> Cql {
-    let identity = authority.sign(&["tester"], 2099);
-    let tls =
-        rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(authority.roots())
-            .with_client_auth_cert(
-                vec![CertificateDer::from_pem_slice(identity.certificate.as_bytes()).unwrap()],
-                PrivateKeyDer::from_pem_slice(identity.key.as_bytes()).unwrap(),
-            )
-            .unwrap();
+    let tls = authority.client(Some(&authority.sign(&["tester"], 2099)));
     let builder = SessionBuilder::new().known_node(node.contact()).user("cassandra", PASSWORD);
     Cql::connect(builder.tls_context(Some(Arc::new(tls))))
 }

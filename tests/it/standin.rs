@@ -15,6 +15,7 @@ use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
+use scylla::cluster::Node;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
@@ -65,12 +66,17 @@ impl Standin {
 
     /// With a certificate that servers should not have.
     pub fn with(nodes: &[(Cql, String)], authority: Authority, server: &Identity) -> Standin {
-        let id = |cql: &Cql| match &cql.rows("select host_id from system.local")[0][0] {
-            Some(id) => id.as_uuid().unwrap().to_string(),
-            None => panic!("a node has no host id"),
+        // not by `system.local`: a session of a cluster asks whichever node it likes
+        let id = |cql: &Cql, contact: &str| {
+            let state = cql.session().get_cluster_state();
+            let known = state.get_nodes_info();
+            let is_it = |node: &Arc<Node>| known.len() == 1 || node.address.to_string() == contact;
+            let node = known.iter().find(|node| is_it(node));
+            node.unwrap_or_else(|| panic!("no node at {contact}: {known:?}")).host_id.to_string()
         };
         let routes: HashMap<String, String> =
-            nodes.iter().map(|(cql, contact)| (id(cql), contact.clone())).collect();
+            nodes.iter().map(|(cql, contact)| (id(cql, contact), contact.clone())).collect();
+        assert_eq!(routes.len(), nodes.len(), "two contacts of one node");
         let mut listed: Vec<String> = routes.keys().cloned().collect();
         listed.sort();
         let told = Arc::new(Mutex::new(Told { routes, listed, ..Told::default() }));

@@ -85,7 +85,7 @@ class MedallionOperator(BaseOperator):
         message = f"medallion ended with exit code {code}: {meaning(code)}"
         if code in self.skip_on:
             raise AirflowSkipException(message)
-        # a negative code is a signal; 130 and 143 are what a shell makes of one
+        # a negative code is a signal; 143 is what SIGTERM makes of it, 130 and 143 what a shell makes of one
         if code in RETRIED or code < 0 or code in (130, 143):
             raise AirflowException(message)
         raise AirflowFailException(message)
@@ -117,18 +117,20 @@ DEFAULTS = {
     "retry_delay": timedelta(minutes=2),
     # add who is told: "on_failure_callback" is called after the last try
 }
-START = datetime(2025, 7, 1, tzinfo=timezone.utc)
+COMMON = {
+    "start_date": datetime(2025, 7, 1, tzinfo=timezone.utc),
+    # a run takes in everything that waits: there is nothing to catch up
+    "catchup": False,
+    "max_active_runs": 1,
+    "default_args": DEFAULTS,
+    "tags": ["medallion"],
+}
 
 with DAG(
     "medallion_run",
     description="Move what has landed to gold (and Cassandra), then look whether a person has to",
     schedule="*/15 * * * *",
-    start_date=START,
-    # a run takes in everything that waits: there is nothing to catch up
-    catchup=False,
-    max_active_runs=1,
-    default_args=DEFAULTS,
-    tags=["medallion"],
+    **COMMON,
 ):
     run = MedallionOperator(task_id="run", arguments=["run"])
     monitor = MedallionOperator(task_id="monitor", arguments=["status", "--monitor"])
@@ -139,11 +141,7 @@ with DAG(
     description="Compute one date again, and what depends on it; backfill a span of dates with it",
     # The day that has just ended. On a sound lake that changes nothing and commits nothing.
     schedule=CronDataIntervalTimetable("0 0 * * *", timezone="UTC"),
-    start_date=START,
-    catchup=False,
-    max_active_runs=1,
-    default_args=DEFAULTS,
-    tags=["medallion"],
+    **COMMON,
 ):
     MedallionOperator(task_id="rerun", arguments=["rerun", "--from", "{{ ds }}", "--to", "{{ ds }}"])
 
@@ -151,11 +149,7 @@ with DAG(
     "medallion_maintenance",
     description="Put small files together, delete old ones, look whether the lake is sound",
     schedule="10 3 * * *",
-    start_date=START,
-    catchup=False,
-    max_active_runs=1,
-    default_args=DEFAULTS,
-    tags=["medallion"],
+    **COMMON,
 ):
     optimize = MedallionOperator(task_id="optimize", arguments=["optimize"])
     vacuum = MedallionOperator(task_id="vacuum", arguments=["vacuum", "--older-than", "30d", "--delete"])

@@ -66,7 +66,8 @@ class Ended:
         if self.code == 0:
             return
         why = f"medallion ended with exit code {self.code}"
-        if self.code in RETRIED or self.code < 0:
+        # 143 is what SIGTERM makes of it
+        if self.code in RETRIED or self.code < 0 or self.code == 143:
             context.log.warning(f"{why}: trying again in {PAUSE_SECONDS} s")
             raise dg.RetryRequested(max_retries=MAX_RETRIES, seconds_to_wait=PAUSE_SECONDS)
         metadata = {"log": "\n".join(self.lines[-20:]), "exit_code": self.code}

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::super::Run;
 use super::rows::{History, load, ranges};
 use super::{CONCURRENT_PARTITIONS, gold_version};
-use crate::error::{During, Error, Result};
+use crate::error::{Error, Result};
 use crate::project::mart::Mart;
 use crate::store::rows::{Partition, Partitions, cells};
 use crate::store::state::{Claim, State};
@@ -66,16 +66,6 @@ impl Reconciled {
 /// # Errors
 /// The stores'.
 pub async fn reconcile(
-    run: &Run,
-    store: &dyn ServingStore,
-    mart: &Mart,
-    repair: bool,
-    limit: usize,
-) -> Result<Reconciled> {
-    reconcile_mart(run, store, mart, repair, limit).await.during(|| format!("reconciling `{}`", mart.name))
-}
-
-async fn reconcile_mart(
     run: &Run,
     store: &dyn ServingStore,
     mart: &Mart,
