@@ -83,6 +83,19 @@ pub struct Counts {
     pub fingerprint: String,
 }
 
+impl Counts {
+    /// Counts of further records, of the same form of the rules.
+    pub fn add(&mut self, other: &Counts) {
+        self.accepted.add_tally(&other.accepted);
+        self.duplicates.add_tally(&other.duplicates);
+        self.superseded.add_tally(&other.superseded);
+        self.quarantined.add_tally(&other.quarantined);
+        for (name, records) in &other.warnings {
+            *self.warnings.entry(name.clone()).or_default() += records;
+        }
+    }
+}
+
 /// A number of records and the sums of their amounts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tally {

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
+use datafusion::catalog::TableProvider;
 use datafusion::common::ScalarValue;
 use datafusion::datasource::MemTable;
 use datafusion::prelude::{SessionContext, col, not};
@@ -134,28 +135,51 @@ pub async fn model_context(
     context_with(run, model, dates, None).await
 }
 
+/// A context in which the model's query sees, of one input, a table, only these rows.
+///
+/// # Errors
+/// As [`register_input`].
+pub async fn context_of_rows(
+    run: &Run,
+    model: &Model,
+    dates: &BTreeSet<i32>,
+    input: &TableName,
+    rows: Vec<RecordBatch>,
+) -> Result<SessionContext> {
+    let (schema, _) = run.declared(input)?;
+    context_with(
+        run,
+        model,
+        Some(dates),
+        Some((input, Arc::new(LakeScan::in_memory(schema, Arc::new(rows))))),
+    )
+    .await
+}
+
 /// A context in which the model's query sees, of one input, only the records that are appended.
 ///
 /// # Errors
 /// As [`register_input`].
 pub async fn append_context(run: &Run, model: &Model, append: &Append) -> Result<SessionContext> {
-    context_with(run, model, Some(&append.dates), Some(append)).await
+    let source = run.project.source(&append.input.table);
+    let source = source.ok_or_else(|| Error::bug(format!("there is no source behind `{}`", append.input)))?;
+    let rows = Arc::new(LakeScan::in_memory(source.bronze_schema(), Arc::new(append.rows.clone())));
+    context_with(run, model, Some(&append.dates), Some((&append.input, rows))).await
 }
 
 async fn context_with(
     run: &Run,
     model: &Model,
     dates: Option<&BTreeSet<i32>>,
-    append: Option<&Append>,
+    instead: Option<(&TableName, Arc<LakeScan>)>,
 ) -> Result<SessionContext> {
     let context = engine::context(&run.state);
     register_references(run, &context)?;
     for (input, span) in &model.inputs {
-        if let Some(append) = append.filter(|append| append.input == *input)
-            && let Some(source) = run.project.source(&input.table)
+        if let Some((name, rows)) = &instead
+            && *name == input
         {
-            let rows = LakeScan::in_memory(source.bronze_schema(), Arc::new(append.rows.clone()));
-            engine::register(&context, input, Arc::new(rows));
+            engine::register(&context, input, Arc::clone(rows) as Arc<dyn TableProvider>);
             continue;
         }
         let wanted = match (span, dates) {

@@ -20,6 +20,7 @@ pub mod late;
 pub mod lock;
 pub mod maintain;
 pub mod model;
+pub mod partial;
 pub mod plan;
 pub mod quarantine;
 pub mod recent;
@@ -107,6 +108,19 @@ pub async fn refresh_recent(run: &mut Run, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
+/// Whether every model reflects its inputs as they are.
+///
+/// # Errors
+/// Those of the logs.
+pub async fn is_up_to_date(run: &Run) -> Result<bool> {
+    for model in run.project.stored_models() {
+        if dirty::work(run, model).await? != dirty::Work::Nothing {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// Checks and balance, and the report in the ledger; then everything is on the disk.
 ///
 /// # Errors
@@ -178,7 +192,7 @@ async fn ingest(
         if let Some(recent) = &mut run.recent
             && source.mode == Mode::Events
         {
-            recent.keep(&source, batch_id, ingested.fresh);
+            recent.keep(&source, batch_id, ingested.bronze.version(), ingested.fresh);
         }
         run.forget_decided(&source, &ingested.bronze_commit).await;
         steps.push(Step::ingested(&source, &ingested.reports));
@@ -257,6 +271,20 @@ async fn compute_models(run: &mut Run, scope: Scope) -> Result<Vec<Step>> {
             if let Some(batches) = computed.cache.take() {
                 run.cache(&computed.table, batches);
             }
+            if let Some(recent) = &mut run.recent {
+                recent.partials.keep(&model.table, std::mem::take(&mut computed.partials));
+                if let Some(rows) = computed.appended.take() {
+                    recent.appended.insert((model.table.clone(), computed.table.version()), rows);
+                }
+            }
+            tracing::debug!(
+                table = %model.table,
+                rows = computed.rows,
+                ms = elapsed.as_millis(),
+                "computed {}{}",
+                model::describe(&part.work),
+                if part.append.is_some() { ", appended" } else { "" }
+            );
             steps.push(Step::computed(model, &part, &computed, elapsed));
             run.models.insert(model.table.clone(), computed.table);
         }

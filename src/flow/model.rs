@@ -13,6 +13,7 @@ use serde_json::json;
 
 use super::decide::{hashes, partition_keys};
 use super::dirty::{self, Work, dates_of, stored_table};
+use super::partial::{self, Partial};
 use super::recent::{Append, Part};
 use super::{Run, inputs};
 use crate::error::{During, Error, Result};
@@ -40,6 +41,10 @@ pub struct Computed {
     /// Partitions that came out as they were, and were left as they are.
     pub num_unchanged: usize,
     pub cache: Option<Vec<RecordBatch>>,
+    /// The rows, where they are appended.
+    pub appended: Option<Vec<RecordBatch>>,
+    /// What a stream keeps of the dates that were computed.
+    pub partials: BTreeMap<i32, Partial>,
 }
 
 /// Computes what is dirty and writes its files. The caller commits, so that the files of several models become durable
@@ -82,7 +87,8 @@ async fn append_rows(run: &Run, model: &Model, append: &Append) -> Result<Comput
     let mut writer = table
         .writer(Arc::clone(&model.schema), &model.partition)
         .with_unique_columns(&unique)
-        .with_tags(tags);
+        .with_tags(tags)
+        .keeping(usize::MAX);
     let mut rows = 0;
     if !append.rows.is_empty() {
         let context = inputs::append_context(run, model, append).await?;
@@ -95,17 +101,18 @@ async fn append_rows(run: &Run, model: &Model, append: &Append) -> Result<Comput
             writer.write(&batch).await?;
         }
     }
+    let (adds, appended) = writer.close_with_rows().await?;
     let commit = Commit {
         change: Change::Append,
         schema: Arc::clone(&model.schema),
         partition: model.partition.clone(),
-        adds: writer.close().await?,
+        adds,
         positions: dirty::positions(run, model)?,
         once: None,
         info: json!({"run": run.id, "rows": rows}),
         description: model.description.clone(),
     };
-    Ok(Computed { table, commit, rows, num_unchanged: 0, cache: None })
+    Ok(Computed { table, commit, rows, num_unchanged: 0, cache: None, appended, partials: BTreeMap::new() })
 }
 
 async fn compute_groups(run: &Run, model: &Model, work: &Work) -> Result<Computed> {
@@ -124,14 +131,34 @@ async fn compute_groups(run: &Run, model: &Model, work: &Work) -> Result<Compute
     let mut rows = 0;
     let mut cache = is_whole(&table, work).then(Vec::new);
     let mut room = CACHED_ROWS;
+    let recent = run.recent.as_ref();
+    let summed = match recent {
+        Some(recent) => partial::summed_input(run, &recent.partials, model).await?,
+        None => None,
+    };
+    let mut partials = BTreeMap::new();
     let groups: Vec<Option<BTreeSet<i32>>> = match work {
         Work::Nothing => Vec::new(),
         Work::Whole => vec![None],
+        Work::Dates(dates) if summed.is_some() => {
+            dates.iter().map(|date| Some(BTreeSet::from([*date]))).collect()
+        }
         Work::Dates(dates) => group_dates(run, model, dates)?.into_iter().map(Some).collect(),
     };
     for dates in &groups {
-        let context = inputs::model_context(run, model, dates.as_ref()).await?;
-        let frame = context.sql(&model.sql).await?;
+        let of_date = dates.as_ref().and_then(BTreeSet::first).copied();
+        let mut stream = match (recent, &summed, of_date) {
+            (Some(recent), Some(input), Some(date)) => {
+                let kept = (&recent.partials, &recent.appended);
+                let (stream, partial) = partial::rows_of(run, kept, model, input, date).await?;
+                partials.insert(date, partial);
+                stream
+            }
+            _ => {
+                let context = inputs::model_context(run, model, dates.as_ref()).await?;
+                context.sql(&model.sql).await?.execute_stream().await?
+            }
+        };
         let mut writer = table
             .writer(Arc::clone(&model.schema), &model.partition)
             .with_unique_columns(&unique)
@@ -140,7 +167,6 @@ async fn compute_groups(run: &Run, model: &Model, work: &Work) -> Result<Compute
             writer = writer.keeping(room);
         }
         let mut keys = UniqueKey::new(model);
-        let mut stream = frame.execute_stream().await?;
         while let Some(batch) = stream.try_next().await? {
             let batch = only_dates(&batch, model, dates.as_ref())?;
             rows += batch.num_rows() as u64;
@@ -161,6 +187,7 @@ async fn compute_groups(run: &Run, model: &Model, work: &Work) -> Result<Compute
         Work::Dates(dates) if !is_whole(&table, work) => Change::Replace(partition_keys(dates)),
         _ => Change::ReplaceAll,
     };
+    let num_continued = partials.values().filter(|partial| partial.is_continued).count();
     let commit = Commit {
         change,
         schema: Arc::clone(&model.schema),
@@ -168,10 +195,10 @@ async fn compute_groups(run: &Run, model: &Model, work: &Work) -> Result<Compute
         adds,
         positions,
         once: None,
-        info: json!({"run": run.id, "rows": rows, "fingerprint": model.fingerprint}),
+        info: json!({"run": run.id, "rows": rows, "fingerprint": model.fingerprint, "continued": num_continued}),
         description: model.description.clone(),
     };
-    Ok(Computed { table, commit, rows, num_unchanged: 0, cache })
+    Ok(Computed { table, commit, rows, num_unchanged: 0, cache, appended: None, partials })
 }
 
 /// The rows of the wanted dates. A query that looks back gives more than those, computed from too little.

@@ -150,29 +150,51 @@ impl Table {
     /// The store's.
     pub async fn changed_since(&self, version: i64, depth: usize) -> Result<Option<BTreeSet<PartitionKey>>> {
         let mut changed = BTreeSet::new();
-        let Some(snapshot) = &self.snapshot else {
-            return Ok(Some(changed));
-        };
-        let columns = &snapshot.metadata.partition_columns;
-        for entry in version + 1..=snapshot.version {
-            if self.remembered(entry).is_none() {
-                let store = self.lake.store();
-                let Ok(actions) = log::read_entry(store.as_ref(), &self.root, entry).await else {
-                    return Ok(None);
-                };
-                self.remember(entry, changed_partitions(columns, &actions));
-            }
-            match self.remembered(entry) {
-                Some(Some(keys)) => {
-                    changed.extend(keys.into_iter().map(|mut key| {
-                        key.truncate(depth);
-                        key
-                    }));
-                }
-                _ => return Ok(None),
-            }
+        for entry in version + 1..=self.version() {
+            let Some(keys) = self.changed_by(entry).await? else {
+                return Ok(None);
+            };
+            changed.extend(keys.into_iter().map(|mut key| {
+                key.truncate(depth);
+                key
+            }));
         }
         Ok(Some(changed))
+    }
+
+    /// Commits after `version` that changed rows of a value of the first partition column. `None` where the log no longer
+    /// reaches back.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn commits_to(&self, value: &str, version: i64) -> Result<Option<Vec<i64>>> {
+        let mut commits = Vec::new();
+        for entry in version + 1..=self.version() {
+            let Some(keys) = self.changed_by(entry).await? else {
+                return Ok(None);
+            };
+            if keys.iter().any(|key| key.first().and_then(Option::as_deref) == Some(value)) {
+                commits.push(entry);
+            }
+        }
+        Ok(Some(commits))
+    }
+
+    /// The partitions whose rows a commit changed; `None` where the log does not say.
+    async fn changed_by(&self, version: i64) -> Result<Option<BTreeSet<PartitionKey>>> {
+        if let Some(known) = self.remembered(version) {
+            return Ok(known);
+        }
+        let Some(snapshot) = &self.snapshot else {
+            return Ok(Some(BTreeSet::new()));
+        };
+        let store = self.lake.store();
+        let Ok(actions) = log::read_entry(store.as_ref(), &self.root, version).await else {
+            return Ok(None);
+        };
+        let changed = changed_partitions(&snapshot.metadata.partition_columns, &actions);
+        self.remember(version, changed.clone());
+        Ok(changed)
     }
 
     fn remembered(&self, version: i64) -> Option<Option<BTreeSet<PartitionKey>>> {

@@ -177,6 +177,8 @@ impl<'a> Stream<'a> {
             self.limits.quiet,
         );
         self.note_event_times()?;
+        // what comes from now on can be appended at once where nothing from before is left
+        self.has_refreshed = flow::is_up_to_date(self.run).await?;
         if !pending.batches.is_empty() {
             self.micro_batch(pending).await?;
         }
