@@ -197,7 +197,7 @@ pub async fn gc(places: &Places, args: &GcArgs) -> Result<u8> {
     run.lake.sync().await?;
     match places.format {
         Format::Json => print_text(&format!("{{\"rows\": {gone}}}\n"))?,
-        _ => print_text(&format!("{gone} rows of old runs and balances are gone from the ledger\n"))?,
+        _ => print_text(&format!("{gone} rows of old runs, balances and checks are gone from the ledger\n"))?,
     }
     Ok(0)
 }

@@ -80,10 +80,13 @@ fn render_lake(report: &Report) -> String {
         .steps
         .iter()
         .map(|step| {
-            let scope = match step.unchanged {
-                0 => step.scope.clone(),
-                unchanged => format!("{}, {} as before", step.scope, counted(unchanged, "partition")),
-            };
+            let mut scope = step.scope.clone();
+            if step.unchanged > 0 {
+                scope.push_str(&format!(", {} as before", counted(step.unchanged, "partition")));
+            }
+            if step.withheld > 0 {
+                scope.push_str(&format!(", {} withheld", counted(step.withheld, "partition")));
+            }
             vec![step.table.clone(), step.rows.to_string(), scope]
         })
         .collect();
@@ -97,6 +100,9 @@ fn render_lake(report: &Report) -> String {
         }
         for check in report.checks.iter().filter(|check| check.rows > 0) {
             text.push_str(&format!("  {:>8}  {}: {}\n", check.rows, check.name, check.description));
+            for detail in &check.details {
+                text.push_str(&format!("            {detail}\n"));
+            }
         }
     }
     let holds = report.balance.iter().all(|row| row.difference == 0);

@@ -3,8 +3,10 @@
 //! Every hop is: read a version → compute → check → commit once. A hop's commit carries the version of the input that
 //! it consumed, so running it again changes nothing, and a run that was killed is continued by the next one.
 
+pub mod anomaly;
 pub mod balance;
 pub mod bronze;
+pub mod check_history;
 pub mod checks;
 pub mod compact;
 pub mod decide;
@@ -12,6 +14,7 @@ pub mod decisions;
 pub mod dirty;
 pub mod doctor;
 pub mod explain;
+pub mod gate;
 pub mod ids;
 pub mod inputs;
 pub mod interventions;
@@ -40,7 +43,7 @@ use futures::stream::{FuturesUnordered, StreamExt};
 
 use self::landing::Pending;
 use self::recent::Scope;
-use self::report::{Report, Step};
+use self::report::{Books, Report, Step};
 pub use self::run::Run;
 use crate::error::{Error, Result};
 use crate::lake::table::Outcome;
@@ -127,12 +130,25 @@ pub async fn is_up_to_date(run: &Run) -> Result<bool> {
 /// The stores' and those of the checks.
 pub async fn settle(run: &mut Run, report: &mut Report) -> Result<()> {
     report.warn_of_stale(run).await?;
-    if run.num_commits > 0 || !report::is_closed(run).await? {
+    report.withheld = gate::tell(run)?;
+    let books = match run.num_commits {
+        0 => report::books(run).await?,
+        _ => Books::Open,
+    };
+    if books == Books::Closed {
+        // the tables are as they were, the clock is not
+        report.checks = checks::run_those_by_the_clock(run).await?;
+        report.balance = balance::stored(run).await?;
+    } else {
         report.checks = checks::run(run).await?;
         report.balance = balance::compute(run).await?;
+    }
+    if books == Books::Open || report.has_news(run).await? {
+        if books == Books::Closed {
+            report.checks = checks::run(run).await?;
+            report.balance = balance::compute(run).await?;
+        }
         report.close(run).await?;
-    } else {
-        report.balance = balance::stored(run).await?;
     }
     run.lake.sync().await?;
     if report.commits == 0 {
@@ -211,7 +227,10 @@ async fn compute_models(run: &mut Run, scope: Scope) -> Result<Vec<Step>> {
     let mut steps = Vec::new();
     while !waiting.is_empty() {
         let is_ready = |model: &&crate::project::model::Model| {
-            model.inputs.keys().all(|input| !unfinished.contains(&dirty::stored_table(input)))
+            let mut reads = model.inputs.keys().map(dirty::stored_table).collect::<BTreeSet<_>>();
+            // a check is asked before the commit of what it guards
+            reads.extend(gate::read_by_guards(run, model));
+            reads.is_disjoint(&unfinished)
         };
         let (ready, later): (Vec<_>, Vec<_>) = waiting.into_iter().partition(is_ready);
         if ready.is_empty() {
@@ -249,9 +268,10 @@ async fn compute_models(run: &mut Run, scope: Scope) -> Result<Vec<Step>> {
         let mut computing = futures::stream::iter(todo)
             .map(|(model, part)| async move {
                 let begun = std::time::Instant::now();
-                let mut computed = model::compute(shared, model, &part).await?;
+                let computed = model::compute(shared, model, &part).await?;
+                let (work, mut computed) = gate::hold_back(shared, model, &part.work, computed).await?;
                 if shared.wanted.compares {
-                    computed = rerun::leave_out_unchanged(model, &part.work, computed).await?;
+                    computed = rerun::leave_out_unchanged(model, &work, computed).await?;
                 }
                 Result::Ok((model, part, computed, begun.elapsed()))
             })

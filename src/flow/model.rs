@@ -40,6 +40,8 @@ pub struct Computed {
     pub rows: u64,
     /// Partitions that came out as they were, and were left as they are.
     pub num_unchanged: usize,
+    /// Partitions that a check keeps out.
+    pub num_withheld: usize,
     pub cache: Option<Vec<RecordBatch>>,
     /// The rows, where they are appended.
     pub appended: Option<Vec<RecordBatch>>,
@@ -112,7 +114,7 @@ async fn append_rows(run: &Run, model: &Model, append: &Append) -> Result<Comput
         info: json!({"run": run.id, "rows": rows}),
         description: model.description.clone(),
     };
-    Ok(Computed { table, commit, rows, num_unchanged: 0, cache: None, appended, partials: BTreeMap::new() })
+    Ok(Computed { table, commit, rows, num_unchanged: 0, num_withheld: 0, cache: None, appended, partials: BTreeMap::new() })
 }
 
 async fn compute_groups(run: &Run, model: &Model, work: &Work) -> Result<Computed> {
@@ -198,7 +200,7 @@ async fn compute_groups(run: &Run, model: &Model, work: &Work) -> Result<Compute
         info: json!({"run": run.id, "rows": rows, "fingerprint": model.fingerprint, "continued": num_continued}),
         description: model.description.clone(),
     };
-    Ok(Computed { table, commit, rows, num_unchanged: 0, cache, appended: None, partials })
+    Ok(Computed { table, commit, rows, num_unchanged: 0, num_withheld: 0, cache, appended: None, partials })
 }
 
 /// The rows of the wanted dates. A query that looks back gives more than those, computed from too little.

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::dirty::{self, Work, dates_of, known_dates, readers, stored_table};
 use super::model::describe;
 use super::rerun::Wanted;
-use super::{Run, decisions};
+use super::{Run, decisions, gate};
 use crate::error::{Error, Result};
 use crate::lake::maintain::{location, stored_files};
 use crate::lake::table::{Table, partition_key};
@@ -25,7 +25,7 @@ pub enum Which {
     Stale,
     /// Those that should have rows or files and have none.
     Missing,
-    /// Those that an earlier run has left undone.
+    /// Those that an earlier run has left undone, or that a check withholds.
     Failed,
 }
 
@@ -181,11 +181,15 @@ async fn asked(run: &Run, request: &Request) -> Result<Vec<Asked>> {
                 (stale.dates, is_whole)
             }
             Which::Missing => missing(run, model).await?,
-            Which::Failed => match dirty::work(run, model).await? {
-                Work::Nothing => (BTreeSet::new(), false),
-                Work::Whole => (BTreeSet::new(), true),
-                Work::Dates(dates) => (dates, false),
-            },
+            Which::Failed => {
+                let withheld = gate::withheld(run.table(&model.table)?);
+                let dates: BTreeSet<i32> = withheld.iter().filter_map(|withheld| withheld.place).collect();
+                match dirty::work(run, model).await? {
+                    Work::Nothing => (dates, !withheld.is_empty()),
+                    Work::Whole => (dates, true),
+                    Work::Dates(dirty) => (&dirty | &dates, false),
+                }
+            }
         };
         tables.push(model.table.clone());
         match model.is_partitioned() {

@@ -175,9 +175,7 @@ impl Run {
             needed.extend(model.inputs.keys().map(|input| dirty::stored_table(input).to_string()));
         }
         for check in &self.project.checks {
-            let inputs =
-                crate::project::sql::inputs(&check.sql).map_err(|(_, message)| Error::project(message))?;
-            needed.extend(inputs.iter().map(ToString::to_string));
+            needed.extend(check.reads.iter().map(ToString::to_string));
         }
         let mut caches = self.caches.write().unwrap_or_else(PoisonError::into_inner);
         caches.retain(|table, _| needed.contains(table));
@@ -348,18 +346,23 @@ impl Run {
 
     /// Rows per date of a table's current version.
     pub fn rows_by_date(&self, name: &TableName) -> Result<BTreeMap<i32, u64>> {
-        let mut rows = BTreeMap::new();
-        if let Some(snapshot) = self.table(name)?.snapshot() {
-            let columns = &snapshot.metadata.partition_columns;
-            for file in snapshot.files.values() {
-                let key = partition_key(columns, &file.partition_values, 1);
-                for date in dirty::dates_of(BTreeSet::from([key])) {
-                    *rows.entry(date).or_default() += file.num_records();
-                }
+        Ok(rows_by_date(self.table(name)?))
+    }
+}
+
+/// Rows per date, as the log says.
+pub(super) fn rows_by_date(table: &Table) -> BTreeMap<i32, u64> {
+    let mut rows = BTreeMap::new();
+    if let Some(snapshot) = table.snapshot() {
+        let columns = &snapshot.metadata.partition_columns;
+        for file in snapshot.files.values() {
+            let key = partition_key(columns, &file.partition_values, 1);
+            for date in dirty::dates_of(BTreeSet::from([key])) {
+                *rows.entry(date).or_default() += file.num_records();
             }
         }
-        Ok(rows)
     }
+    rows
 }
 
 async fn open_table(lake: &Lake, name: TableName) -> Result<(TableName, Table)> {

@@ -252,6 +252,30 @@ impl Table {
         Table { snapshot: snapshot.map(Arc::new), ..self.clone() }
     }
 
+    /// The table as it would be after `commit`: for reading only.
+    ///
+    /// # Errors
+    /// As [`Table::commit`], where the commit does not fit the table.
+    pub fn after(&self, commit: &Commit) -> Result<Table> {
+        // what may never be committed is not to be remembered
+        let mut after = Table { changes: Arc::default(), ..self.clone() };
+        after.advance(self.version() + 1, self.actions(commit, "")?);
+        Ok(after)
+    }
+
+    /// Whether rows of `schema` can stand beside those that are there.
+    ///
+    /// # Errors
+    /// `Data` where the table's schema is damaged.
+    pub fn takes(&self, schema: &SchemaRef, partition: &[String]) -> Result<bool> {
+        let Some(snapshot) = &self.snapshot else {
+            return Ok(true);
+        };
+        let is_same = snapshot.metadata.schema_string == schema::to_delta(schema)?;
+        let is_same_partition = snapshot.metadata.partition_columns == partition;
+        Ok(is_same_partition && (is_same || self.is_widening(schema, partition)?))
+    }
+
     /// A table of the same place that holds `files` of `snapshot` only.
     #[must_use]
     pub fn with_files(&self, metadata: &Metadata, files: impl IntoIterator<Item = Arc<Add>>) -> Table {
@@ -362,7 +386,7 @@ impl Table {
                     || snapshot.metadata.partition_columns != commit.partition =>
             {
                 let is_whole = matches!(commit.change, Change::ReplaceAll | Change::Swap(_));
-                if !is_whole && !self.is_widening(commit)? {
+                if !is_whole && !self.is_widening(&commit.schema, &commit.partition)? {
                     let remedy = match self.root.as_ref().starts_with(zone::BRONZE) {
                         true => "bronze is never rewritten: give the column a new name or begin a new lake",
                         false => "run with `--full-refresh`",
@@ -400,18 +424,18 @@ impl Table {
     }
 
     /// Appending columns at the end of the file columns keeps old files readable: they read as null.
-    fn is_widening(&self, commit: &Commit) -> Result<bool> {
+    fn is_widening(&self, schema: &SchemaRef, partition: &[String]) -> Result<bool> {
         let Some(old) = self.schema()? else {
             return Ok(true);
         };
         let kept = old.fields().iter().all(|field| {
-            let same = commit.schema.field_with_name(field.name());
+            let same = schema.field_with_name(field.name());
             same.is_ok_and(|same| same.data_type() == field.data_type())
         });
         let same_partition = self
             .snapshot
             .as_ref()
-            .is_some_and(|snapshot| snapshot.metadata.partition_columns == commit.partition);
+            .is_some_and(|snapshot| snapshot.metadata.partition_columns == partition);
         Ok(kept && same_partition)
     }
 

@@ -3,6 +3,7 @@
 //! [`Project::load`] reads `medallion.toml`, `sql/` and `cql/`, reports every problem at once with file and line, and
 //! touches no data. No table, column or rule of a domain is known here or anywhere else in the engine.
 
+pub mod check;
 pub mod cql;
 pub mod cql_type;
 pub mod diagnostics;
@@ -22,8 +23,9 @@ use std::path::{Path, PathBuf};
 
 use arrow::array::RecordBatch;
 
+use self::check::Check;
 use self::diagnostics::Diagnostic;
-use self::manifest::{CheckScope, Limits, ParameterManifest, ServingManifest, SeverityName};
+use self::manifest::{Limits, ParameterManifest, ServingManifest};
 use self::mart::Mart;
 use self::model::Model;
 use self::source::Source;
@@ -68,17 +70,6 @@ pub struct Reference {
     pub rows: RecordBatch,
     /// Changes when its values change.
     pub fingerprint: String,
-}
-
-/// A query that must return no row: `sql/checks/<name>.sql`.
-#[derive(Debug, Clone)]
-pub struct Check {
-    pub name: String,
-    pub file: PathBuf,
-    pub description: String,
-    pub severity: SeverityName,
-    pub scope: CheckScope,
-    pub sql: String,
 }
 
 /// A question that BI asks: `cql/questions/<name>.cql`.
@@ -145,6 +136,11 @@ impl Project {
     /// The models whose result is stored, inputs before outputs.
     pub fn stored_models(&self) -> impl Iterator<Item = &Model> {
         self.models.iter().filter(|model| !model.is_view)
+    }
+
+    /// The checks that keep bad partitions out of the table.
+    pub fn guards_of<'a>(&'a self, table: &'a sql::TableName) -> impl Iterator<Item = &'a Check> {
+        self.checks.iter().filter(move |check| check.guards.as_ref() == Some(table))
     }
 
     /// # Errors
