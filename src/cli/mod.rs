@@ -2,6 +2,7 @@
 
 mod balance;
 mod check;
+mod checks;
 mod completions;
 mod docs;
 mod doctor;
@@ -117,6 +118,8 @@ pub enum Command {
     Status(status::StatusArgs),
     /// Show what runs did
     Runs(runs::RunsArgs),
+    /// Show the project's checks and how they ended, run by run
+    Checks(checks::ChecksArgs),
     /// Show the balance of the last run and of the whole lake
     Balance,
     /// Look at refused records, let them in again, or discard them
@@ -181,6 +184,7 @@ async fn command(places: &Places, command: Command) -> Result<u8> {
         Command::Sql(args) => sql::run(places, &args).await,
         Command::Status(args) => status::run(places, &args).await,
         Command::Runs(args) => runs::run(places, &args).await,
+        Command::Checks(args) => checks::run(places, &args).await,
         Command::Balance => balance::run(places).await,
         Command::Quarantine(args) => quarantine::run(places, &args).await,
         Command::Lineage(args) => lineage::run(places, &args).await,

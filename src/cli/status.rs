@@ -1,5 +1,7 @@
 //! `medallion status`
 
+use std::collections::BTreeSet;
+
 use clap::Args;
 use serde::Serialize;
 
@@ -9,7 +11,7 @@ use crate::error::{ErrorKind, Result};
 use crate::flow::bronze::{LATE, MAX_EVENT_TIME};
 use crate::flow::model::describe;
 use crate::flow::runs::{self, RunRecord};
-use crate::flow::{Run, decisions, dirty};
+use crate::flow::{Run, decisions, dirty, gate};
 use crate::lake::table::Table;
 use crate::project::model::Model;
 use crate::project::sql::TableName;
@@ -19,7 +21,7 @@ use crate::trigger::meter::duration_text;
 #[derive(Debug, Args)]
 #[command(after_help = "Answered from the tables' logs: no data is read.\n\n\
     With `--monitor` the exit code is 4 where a person has to look: the last run failed or was stopped by an error, a\n\
-    declared `freshness` is missed, or a decision over quarantined records waits to be applied. What waits for the next\n\
+    declared `freshness` is missed, a check withholds a partition, or a decision over quarantined records waits to be applied. What waits for the next\n\
     run and what is stale is shown, and is no alarm.\n\n\
     Examples:\n  \
     medallion status\n  \
@@ -48,6 +50,8 @@ struct TableStatus {
     stale_partitions: usize,
     /// Files that an older form of the model wrote.
     stale_files: usize,
+    /// Partitions that checks keep out of it.
+    withheld_partitions: Vec<String>,
     /// Refused records of the source that the last run refused, and all of them.
     quarantined_last_run: Option<u64>,
     quarantined: Option<u64>,
@@ -67,7 +71,7 @@ pub async fn run(places: &Places, args: &StatusArgs) -> Result<u8> {
     let run = places.open(Progress::new(false)).await?;
     let last = runs::last(&run.ledger).await?;
     let tables = collect(&run, last.as_ref()).await?;
-    let problems = problems(&run, last.as_ref(), &tables);
+    let problems = problems(&run, last.as_ref(), &tables)?;
     match places.format {
         Format::Json => print_text(&format!("{}\n", serde_json::to_string_pretty(&tables)?))?,
         format => print(&tables, last.as_ref(), format)?,
@@ -106,6 +110,7 @@ fn print(tables: &[TableStatus], last: Option<&RunRecord>, format: Format) -> Re
         "run",
         "waits",
         "stale",
+        "withheld",
         "quarantined",
         "late",
         "watermark",
@@ -129,6 +134,10 @@ fn print(tables: &[TableStatus], last: Option<&RunRecord>, format: Format) -> Re
                 number(status.run),
                 status.waits.clone(),
                 status.stale_partitions.to_string(),
+                match status.withheld_partitions.len() {
+                    0 => String::new(),
+                    withheld => withheld.to_string(),
+                },
                 status.quarantined.map(|records| records.to_string()).unwrap_or_default(),
                 number(status.late),
                 status.watermark.clone().unwrap_or_default(),
@@ -151,7 +160,7 @@ fn print(tables: &[TableStatus], last: Option<&RunRecord>, format: Format) -> Re
 }
 
 /// What a monitor should ring for.
-fn problems(run: &Run, last: Option<&RunRecord>, tables: &[TableStatus]) -> Vec<String> {
+fn problems(run: &Run, last: Option<&RunRecord>, tables: &[TableStatus]) -> Result<Vec<String>> {
     let mut found = Vec::new();
     if let Some(last) = last.filter(|last| last.status != "done") {
         let why = last.report["error"].as_str().map(|error| format!(": {error}")).unwrap_or_default();
@@ -174,7 +183,8 @@ fn problems(run: &Run, last: Option<&RunRecord>, tables: &[TableStatus]) -> Vec<
             found.push(format!("intervention {newest} is not applied yet; `medallion run` applies it"));
         }
     }
-    found
+    found.extend(gate::tell(run)?.iter().map(ToString::to_string));
+    Ok(found)
 }
 
 async fn collect(run: &Run, last: Option<&RunRecord>) -> Result<Vec<TableStatus>> {
@@ -194,7 +204,7 @@ async fn collect(run: &Run, last: Option<&RunRecord>) -> Result<Vec<TableStatus>
         status.lag_seconds =
             source.watermark_delay.zip(newest).map(|(_, newest)| now.saturating_sub(newest) / 1_000_000);
         status.late = table.position(LATE);
-        status.stale_partitions = stale.get(&source.name).map_or(0, std::collections::BTreeSet::len);
+        status.stale_partitions = stale.get(&source.name).map_or(0, BTreeSet::len);
         let quarantine = run.quarantine_of(&source.name)?;
         status.quarantined = Some(quarantine.num_records());
         status.quarantined_last_run = refused(table.name());
@@ -212,6 +222,8 @@ async fn collect(run: &Run, last: Option<&RunRecord>) -> Result<Vec<TableStatus>
         let stale = dirty::stale(run, model)?;
         status.stale_partitions = stale.num_partitions();
         status.stale_files = stale.num_files;
+        let withheld: BTreeSet<_> = gate::withheld(table).into_iter().map(|withheld| withheld.place).collect();
+        status.withheld_partitions = withheld.into_iter().map(gate::place_text).collect();
         let waiting_since = match work {
             dirty::Work::Nothing => Some(run.started_at),
             _ => waiting_since(run, model, table).await?,

@@ -41,6 +41,7 @@ use std::sync::Arc;
 
 use futures::stream::{FuturesUnordered, StreamExt};
 
+use self::dirty::Work;
 use self::landing::Pending;
 use self::recent::Scope;
 use self::report::{Books, Report, Step};
@@ -136,17 +137,21 @@ pub async fn settle(run: &mut Run, report: &mut Report) -> Result<()> {
         _ => Books::Open,
     };
     if books == Books::Closed {
+        report.balance = balance::stored(run).await?;
         // the tables are as they were, the clock is not
         report.checks = checks::run_those_by_the_clock(run).await?;
-        report.balance = balance::stored(run).await?;
-    } else {
-        report.checks = checks::run(run).await?;
-        report.balance = balance::compute(run).await?;
     }
-    if books == Books::Open || report.has_news(run).await? {
-        if books == Books::Closed {
-            report.checks = checks::run(run).await?;
-            report.balance = balance::compute(run).await?;
+    let is_to_close = match books {
+        Books::Open => true,
+        Books::Closed => report.has_other_checks(run).await?,
+        Books::Unsettled => {
+            look(run, report).await?;
+            report.has_other_checks(run).await? || report.has_other_balance(run).await?
+        }
+    };
+    if is_to_close {
+        if books != Books::Unsettled {
+            look(run, report).await?;
         }
         report.close(run).await?;
     }
@@ -154,6 +159,12 @@ pub async fn settle(run: &mut Run, report: &mut Report) -> Result<()> {
     if report.commits == 0 {
         report.commits = run.num_commits;
     }
+    Ok(())
+}
+
+async fn look(run: &Run, report: &mut Report) -> Result<()> {
+    report.checks = checks::run(run).await?;
+    report.balance = balance::compute(run).await?;
     Ok(())
 }
 
@@ -270,7 +281,7 @@ async fn compute_models(run: &mut Run, scope: Scope) -> Result<Vec<Step>> {
                 let begun = std::time::Instant::now();
                 let computed = model::compute(shared, model, &part).await?;
                 let (work, mut computed) = gate::hold_back(shared, model, &part.work, computed).await?;
-                if shared.wanted.compares {
+                if shared.wanted.compares && work != Work::Nothing {
                     computed = rerun::leave_out_unchanged(model, &work, computed).await?;
                 }
                 Result::Ok((model, part, computed, begun.elapsed()))

@@ -212,22 +212,18 @@ impl Report {
         found
     }
 
-    /// Whether checks or balance say something else than when the books were closed last.
-    ///
-    /// # Errors
-    /// The store's.
-    pub(super) async fn has_news(&self, run: &Run) -> Result<bool> {
-        if self.checks.is_empty() && run.project.checks.is_empty() {
-            return Ok(false);
-        }
+    /// Whether checks have ended otherwise than when the books were closed last.
+    pub(super) async fn has_other_checks(&self, run: &Run) -> Result<bool> {
+        Ok(!self.checks.is_empty()
+            && check_history::is_news(&self.checks, &check_history::last(&run.ledger).await?))
+    }
+
+    /// Whether the balance is another than when the books were closed last.
+    pub(super) async fn has_other_balance(&self, run: &Run) -> Result<bool> {
         let of_lake = |rows: &[BalanceRow]| -> Vec<BalanceRow> {
             rows.iter().filter(|row| row.scope == "lake").cloned().collect()
         };
-        if of_lake(&self.balance) != of_lake(&balance::stored(run).await?) {
-            return Ok(true);
-        }
-        Ok(!self.checks.is_empty()
-            && check_history::is_news(&self.checks, &check_history::last(&run.ledger).await?))
+        Ok(of_lake(&self.balance) != of_lake(&balance::stored(run).await?))
     }
 
     /// What has changed since partitions were computed: models, and the rules that decide over records.

@@ -17,6 +17,7 @@ mod cli;
 mod conformance;
 mod crash;
 mod durability;
+mod gate;
 mod idempotence;
 mod interventions;
 mod landing;

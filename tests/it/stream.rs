@@ -11,11 +11,11 @@ use crate::mini;
 use crate::support::{Contents, Done, Place, pause, reference_lake, set_modified};
 
 /// One file per micro-batch, and no waiting.
-const SMALL: &str = "[stream]\nbatch_files = 1\npoll = \"20 milliseconds\"\nquiet = \"300 milliseconds\"\n\
+pub const SMALL: &str = "[stream]\nbatch_files = 1\npoll = \"20 milliseconds\"\nquiet = \"300 milliseconds\"\n\
                      refresh = \"50 milliseconds\"\nidle = \"200 milliseconds\"\n[limits]";
 
 /// The mini project with a stream of these settings and a watermark.
-fn streaming(settings: &str) -> Place {
+pub fn streaming(settings: &str) -> Place {
     let place = mini::place();
     place.edit("medallion.toml", "[limits]", settings);
     place.edit(
