@@ -11,7 +11,7 @@ use crate::error::{ErrorKind, Result};
 use crate::flow::bronze::{LATE, MAX_EVENT_TIME};
 use crate::flow::model::describe;
 use crate::flow::runs::{self, RunRecord};
-use crate::flow::{Run, decisions, dirty, gate};
+use crate::flow::{Run, checks, decisions, dirty, gate};
 use crate::lake::table::Table;
 use crate::project::model::Model;
 use crate::project::sql::TableName;
@@ -21,8 +21,8 @@ use crate::trigger::meter::duration_text;
 #[derive(Debug, Args)]
 #[command(after_help = "Answered from the tables' logs: no data is read.\n\n\
     With `--monitor` the exit code is 4 where a person has to look: the last run failed or was stopped by an error, a\n\
-    declared `freshness` is missed, a check withholds a partition, or a decision over quarantined records waits to be applied. What waits for the next\n\
-    run and what is stale is shown, and is no alarm.\n\n\
+    declared `freshness` is missed, a check of freshness fails by the clock, a check withholds a partition, or a decision\n\
+    over quarantined records waits to be applied. What waits for the next run and what is stale is shown, and is no alarm.\n\n\
     Examples:\n  \
     medallion status\n  \
     medallion --quiet --format json status --monitor")]
@@ -71,7 +71,7 @@ pub async fn run(places: &Places, args: &StatusArgs) -> Result<u8> {
     let run = places.open(Progress::new(false)).await?;
     let last = runs::last(&run.ledger).await?;
     let tables = collect(&run, last.as_ref()).await?;
-    let problems = problems(&run, last.as_ref(), &tables)?;
+    let problems = problems(&run, last.as_ref(), &tables).await?;
     match places.format {
         Format::Json => print_text(&format!("{}\n", serde_json::to_string_pretty(&tables)?))?,
         format => print(&tables, last.as_ref(), format)?,
@@ -160,7 +160,7 @@ fn print(tables: &[TableStatus], last: Option<&RunRecord>, format: Format) -> Re
 }
 
 /// What a monitor should ring for.
-fn problems(run: &Run, last: Option<&RunRecord>, tables: &[TableStatus]) -> Result<Vec<String>> {
+async fn problems(run: &Run, last: Option<&RunRecord>, tables: &[TableStatus]) -> Result<Vec<String>> {
     let mut found = Vec::new();
     if let Some(last) = last.filter(|last| last.status != "done") {
         let why = last.report["error"].as_str().map(|error| format!(": {error}")).unwrap_or_default();
@@ -184,6 +184,8 @@ fn problems(run: &Run, last: Option<&RunRecord>, tables: &[TableStatus]) -> Resu
         }
     }
     found.extend(gate::tell(run)?.iter().map(ToString::to_string));
+    let by_the_clock = checks::run_those_by_the_clock(run).await?;
+    found.extend(by_the_clock.iter().filter(|check| check.has_failed()).map(ToString::to_string));
     Ok(found)
 }
 

@@ -19,6 +19,9 @@ use crate::project::manifest::{CheckScope, SeverityName};
 use crate::project::sql;
 use crate::project::sql::TableName;
 
+/// Details of a check that are told in one line.
+const TOLD_DETAILS: usize = 3;
+
 /// How a check ended.
 #[derive(Debug, Clone, Serialize)]
 pub struct CheckResult {
@@ -40,6 +43,17 @@ pub struct CheckResult {
 impl CheckResult {
     pub fn has_failed(&self) -> bool {
         self.outcome == Outcome::Failed
+    }
+}
+
+/// What it found, in one line.
+impl std::fmt::Display for CheckResult {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "the check `{}` found {} rows: {}", self.name, self.rows, self.description)?;
+        for detail in self.details.iter().take(TOLD_DETAILS) {
+            write!(f, "; {detail}")?;
+        }
+        Ok(())
     }
 }
 

@@ -136,9 +136,6 @@ impl Step {
     }
 }
 
-/// Details of a check that are told in one line.
-const TOLD_DETAILS: usize = 3;
-
 impl Report {
     /// An empty report of the run.
     pub fn begin(run: &Run) -> Self {
@@ -200,14 +197,7 @@ impl Report {
                 row.amount(row.difference)
             )
         }));
-        found.extend(self.failed_checks().map(|check| {
-            let mut text =
-                format!("the check `{}` found {} rows: {}", check.name, check.rows, check.description);
-            for detail in check.details.iter().take(TOLD_DETAILS) {
-                text.push_str(&format!("; {detail}"));
-            }
-            text
-        }));
+        found.extend(self.failed_checks().map(ToString::to_string));
         found.extend(self.withheld.iter().map(ToString::to_string));
         found
     }

@@ -13,6 +13,7 @@ mod support;
 
 mod astra;
 mod balance;
+mod checks;
 mod cli;
 mod conformance;
 mod crash;
