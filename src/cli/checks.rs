@@ -106,7 +106,16 @@ async fn list(run: &Run, format: Format) -> Result<u8> {
         return Ok(0);
     }
     let names = [
-        "check", "kind", "severity", "warns above", "fails above", "guards", "last", "rows", "withheld", "run",
+        "check",
+        "kind",
+        "severity",
+        "warns above",
+        "fails above",
+        "guards",
+        "last",
+        "rows",
+        "withheld",
+        "run",
         "checked",
     ]
     .map(str::to_owned);

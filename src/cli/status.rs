@@ -224,7 +224,8 @@ async fn collect(run: &Run, last: Option<&RunRecord>) -> Result<Vec<TableStatus>
         let stale = dirty::stale(run, model)?;
         status.stale_partitions = stale.num_partitions();
         status.stale_files = stale.num_files;
-        let withheld: BTreeSet<_> = gate::withheld(table).into_iter().map(|withheld| withheld.place).collect();
+        let withheld: BTreeSet<_> =
+            gate::withheld(table).into_iter().map(|withheld| withheld.place).collect();
         status.withheld_partitions = withheld.into_iter().map(gate::place_text).collect();
         let waiting_since = match work {
             dirty::Work::Nothing => Some(run.started_at),

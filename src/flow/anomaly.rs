@@ -38,9 +38,7 @@ pub async fn find(
         None => run.table(&declared.table)?,
     };
     let rows = rows_by_date(table);
-    let (Some(first), Some(last)) =
-        (rows.keys().next().copied(), rows.keys().next_back().copied())
-    else {
+    let (Some(first), Some(last)) = (rows.keys().next().copied(), rows.keys().next_back().copied()) else {
         return Ok(Found::default());
     };
     let mut found = Found::default();

@@ -168,7 +168,9 @@ async fn find_rows(
     let query = match guarded.and_then(|model| model.partition.first()) {
         Some(column) => {
             let column = quoted(column);
-            format!("select {column} as date, count(*) as n from (\n{text}\n) as rows_found group by {column}")
+            format!(
+                "select {column} as date, count(*) as n from (\n{text}\n) as rows_found group by {column}"
+            )
         }
         None => format!("select cast(null as date) as date, count(*) as n from (\n{text}\n) as rows_found"),
     };

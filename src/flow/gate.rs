@@ -253,7 +253,9 @@ async fn take_out(computed: &mut Computed, held: &BTreeSet<Place>, left: &BTreeS
             keys
         }
     };
-    replaced.retain(|key| !dates_of(BTreeSet::from([key.clone()])).iter().any(|date| held.contains(&Some(*date))));
+    replaced.retain(|key| {
+        !dates_of(BTreeSet::from([key.clone()])).iter().any(|date| held.contains(&Some(*date)))
+    });
     commit.change = match columns.is_empty() || replaced.is_empty() {
         true => Change::Append,
         false => Change::Replace(replaced),

@@ -432,10 +432,8 @@ impl Table {
             let same = schema.field_with_name(field.name());
             same.is_ok_and(|same| same.data_type() == field.data_type())
         });
-        let same_partition = self
-            .snapshot
-            .as_ref()
-            .is_some_and(|snapshot| snapshot.metadata.partition_columns == partition);
+        let same_partition =
+            self.snapshot.as_ref().is_some_and(|snapshot| snapshot.metadata.partition_columns == partition);
         Ok(kept && same_partition)
     }
 

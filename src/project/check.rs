@@ -77,10 +77,7 @@ pub enum Until {
 impl Check {
     /// Whether the clock alone can change its outcome.
     pub fn follows_clock(&self) -> bool {
-        matches!(
-            &self.finds,
-            Finds::Deviations(Anomaly { kind: Kind::Freshness { until: Until::Now }, .. })
-        )
+        matches!(&self.finds, Finds::Deviations(Anomaly { kind: Kind::Freshness { until: Until::Now }, .. }))
     }
 }
 
@@ -131,7 +128,11 @@ impl Amount {
         let number = written.trim().strip_suffix('%')?.trim_end();
         let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
         let is_number = |digits: &str| digits.bytes().all(|byte| byte.is_ascii_digit());
-        if whole.is_empty() || whole.len() > 3 || fraction.len() > 4 || !is_number(whole) || !is_number(fraction)
+        if whole.is_empty()
+            || whole.len() > 3
+            || fraction.len() > 4
+            || !is_number(whole)
+            || !is_number(fraction)
         {
             return None;
         }
@@ -203,8 +204,7 @@ mod tests {
         let warns = Tolerance { warn_above: Amount::Rows(0), fail_above: None, of: None };
         assert_eq!(warns.judge(1_000_000, 1), Outcome::Warned);
         // a share of nothing is nothing
-        let share =
-            Tolerance { warn_above: Amount::Share(1), fail_above: Some(Amount::Share(1)), of: None };
+        let share = Tolerance { warn_above: Amount::Share(1), fail_above: Some(Amount::Share(1)), of: None };
         assert_eq!(share.judge(1, 0), Outcome::Failed);
         assert_eq!(share.judge(0, 0), Outcome::Passed);
     }

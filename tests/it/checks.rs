@@ -36,7 +36,9 @@ fn day_of(day: u32, count: usize, without: usize) -> Landed {
 
 /// The newest outcome of a check.
 fn outcome(place: &Place, name: &str) -> (String, i64) {
-    let query = format!("select outcome, rows_found from ledger.checks where name = '{name}' order by run_id desc limit 1");
+    let query = format!(
+        "select outcome, rows_found from ledger.checks where name = '{name}' order by run_id desc limit 1"
+    );
     let rows = place.sql(&query);
     assert_eq!(rows.len(), 1, "`{name}` has no history");
     (rows[0]["outcome"].as_str().unwrap().to_owned(), rows[0]["rows_found"].as_i64().unwrap())
@@ -101,10 +103,18 @@ fn every_run_that_looks_is_kept_and_no_other() {
         assert!(told.stdout.contains("no table was changed"), "{}", told.stdout);
     }
     assert_eq!(before, log_entries(&place.lake), "the same finding is not written again");
-    let rows = place.sql("select run_id, name, severity, outcome, rows_found from ledger.checks order by run_id, name");
+    let rows = place
+        .sql("select run_id, name, severity, outcome, rows_found from ledger.checks order by run_id, name");
     let told: Vec<String> = rows
         .iter()
-        .map(|row| format!("{} {} {}", row["name"].as_str().unwrap(), row["outcome"].as_str().unwrap(), row["rows_found"]))
+        .map(|row| {
+            format!(
+                "{} {} {}",
+                row["name"].as_str().unwrap(),
+                row["outcome"].as_str().unwrap(),
+                row["rows_found"]
+            )
+        })
         .collect();
     assert_eq!(told, ["c passed 0", "d passed 0", "c warned 1", "d passed 0", "c warned 2", "d failed 1"]);
     let runs = place.sql("select run_id from ledger.runs order by run_id");
@@ -119,13 +129,23 @@ fn every_run_that_looks_is_kept_and_no_other() {
     assert_eq!(lines.len(), 5, "{history}");
     assert!(lines[0].starts_with("run,checked,severity,outcome,rows,withheld,dates,details"), "{history}");
     assert!(lines[1].contains(",fail,passed,0,") && lines[2].contains(",fail,failed,1,"), "{history}");
-    assert_eq!(place.medallion(&["--format", "csv", "checks", "history", "d", "--limit", "1"]).ok().lines().count(), 2);
+    assert_eq!(
+        place.medallion(&["--format", "csv", "checks", "history", "d", "--limit", "1"]).ok().lines().count(),
+        2
+    );
     let list = place.medallion(&["--format", "json", "checks", "list"]).json();
     assert_eq!(list[0]["name"], "c");
-    assert_eq!((&list[0]["severity"], &list[0]["last"]["outcome"]), (&"warn".into(), &"warned".into()), "{list}");
+    assert_eq!(
+        (&list[0]["severity"], &list[0]["last"]["outcome"]),
+        (&"warn".into(), &"warned".into()),
+        "{list}"
+    );
     assert_eq!((&list[1]["fail_above"], &list[1]["last"]["rows_found"]), (&"0".into(), &0.into()), "{list}");
     place.medallion(&["checks", "list"]).ok();
-    place.medallion(&["checks", "history", "nothing"]).expect(2).tells(&["unknown check `nothing`, known: c, d"]);
+    place
+        .medallion(&["checks", "history", "nothing"])
+        .expect(2)
+        .tells(&["unknown check `nothing`, known: c, d"]);
     // with the runs, their checks are forgotten
     place.medallion(&["gc", "--keep-runs", "1"]).ok();
     assert_eq!(place.value("select count(*) from ledger.checks"), "2");
@@ -217,10 +237,9 @@ fn an_unusual_share_of_nulls_is_told() {
     place.run();
     assert_eq!(outcome(&place, "c"), ("passed".to_owned(), 0));
     place.land([&day_of(5, 20, 10)]);
-    place
-        .medallion(&["run"])
-        .expect(4)
-        .tells(&["the check `c` found 1 rows: It is so.; 2025-08-05: 10 of 20 rows without `note`; usual are 10 ± 5 %"]);
+    place.medallion(&["run"]).expect(4).tells(&[
+        "the check `c` found 1 rows: It is so.; 2025-08-05: 10 of 20 rows without `note`; usual are 10 ± 5 %",
+    ]);
     assert_eq!(outcome(&place, "c"), ("failed".to_owned(), 1));
     // fewer nulls than usual are as unusual
     place.land([&day_of(6, 20, 0)]);
@@ -233,22 +252,27 @@ fn an_unusual_share_of_nulls_is_told() {
 
 #[test]
 fn a_table_that_lags_behind_another_is_told() {
-    let place = checked("", "kind = \"freshness\"\ntable = \"gold.daily\"\nuntil = \"silver.readings\"\nmin_days = 3");
+    let place = checked(
+        "",
+        "kind = \"freshness\"\ntable = \"gold.daily\"\nuntil = \"silver.readings\"\nmin_days = 3",
+    );
     place.edit("sql/gold/daily.sql", "group by", "where date <= date '2025-08-05'\ngroup by");
     place.land((1..8).map(|day| day_of(day, 2, 0)).collect::<Vec<_>>().iter());
     place.run();
     assert_eq!(outcome(&place, "c"), ("passed".to_owned(), 0), "two days, usual is one and one is tolerated");
     place.land([&day_of(8, 2, 0)]);
-    place.medallion(&["run"]).expect(4).tells(&[
-        "2025-08-05: the newest date, 3 days before 2025-08-08; usual are at most 2",
-    ]);
+    place
+        .medallion(&["run"])
+        .expect(4)
+        .tells(&["2025-08-05: the newest date, 3 days before 2025-08-08; usual are at most 2"]);
     assert_eq!(outcome(&place, "c"), ("failed".to_owned(), 1));
 }
 
 #[test]
 fn a_table_that_gets_old_is_told_also_where_nothing_is_new() {
     let today = chrono::Utc::now().date_naive();
-    let place = checked("", "kind = \"freshness\"\ntable = \"silver.readings\"\nuntil = \"now\"\nmin_days = 3");
+    let place =
+        checked("", "kind = \"freshness\"\ntable = \"silver.readings\"\nuntil = \"now\"\nmin_days = 3");
     let files: Vec<Landed> = (2..8)
         .map(|ago| {
             let date = today - chrono::Days::new(ago);
@@ -270,7 +294,10 @@ fn a_table_that_gets_old_is_told_also_where_nothing_is_new() {
     place.medallion(&["run"]).expect(4).tells(&["the newest date, 2 days before"]);
     assert_eq!(before, log_entries(&place.lake), "told again, kept once");
     assert_eq!(place.value("select count(*) from ledger.checks"), "2");
-    place.medallion(&["status", "--monitor"]).expect(4).tells(&["the check `c` found 1 rows", "the newest date"]);
+    place
+        .medallion(&["status", "--monitor"])
+        .expect(4)
+        .tells(&["the check `c` found 1 rows", "the newest date"]);
 }
 
 #[test]
@@ -311,14 +338,22 @@ fn mistakes_of_checks_are_told() {
     let all = "select id from silver.readings\n";
     let volume = "kind = \"volume\"\ntable = \"silver.readings\"\n";
     let cases: Vec<(&str, String, &str)> = vec![
-        ("", "severity = \"warn\"".to_owned(), "sql/checks/c.toml: `c.sql` is missing beside it, or a `kind`"),
+        (
+            "",
+            "severity = \"warn\"".to_owned(),
+            "sql/checks/c.toml: `c.sql` is missing beside it, or a `kind`",
+        ),
         (all, volume.to_owned(), "sql/checks/c.sql: `c.toml` says a `kind`, so there is no query"),
         (all, "days = 3".to_owned(), "c.toml:2: `days` belongs to a check with a `kind`"),
         ("", "kind = \"size\"".to_owned(), "c.toml:2: unknown variant `size`"),
         ("", "kind = \"volume\"".to_owned(), "c.toml:2: a check with a `kind` needs `table`"),
         ("", volume.replace("readings", "reading"), "c.toml:3: there is no stored table `silver.reading`"),
         ("", volume.replace("readings", "sites"), "c.toml:3: `silver.sites` has no partitions by date"),
-        ("", format!("{volume}column = \"id\""), "c.toml:4: `column` means nothing to a check of this `kind`"),
+        (
+            "",
+            format!("{volume}column = \"id\""),
+            "c.toml:4: `column` means nothing to a check of this `kind`",
+        ),
         ("", volume.replace("volume", "null_rate"), "c.toml:2: a check of a null rate needs `column`"),
         (
             "",
@@ -343,16 +378,29 @@ fn mistakes_of_checks_are_told() {
         ("", format!("{volume}guards = \"gold.daily\""), "c.toml:4: the check does not read `gold.daily`"),
         (
             "",
-            "kind = \"freshness\"\ntable = \"gold.daily\"\nuntil = \"now\"\nguards = \"gold.daily\"".to_owned(),
+            "kind = \"freshness\"\ntable = \"gold.daily\"\nuntil = \"now\"\nguards = \"gold.daily\""
+                .to_owned(),
             "c.toml:5: a check of freshness guards nothing",
         ),
         (all, "fail_above = \"5\"".to_owned(), "c.toml:2: `5` is no share"),
         (all, "fail_above = -1".to_owned(), "c.toml:2: "),
         (all, "fail_above = \"5 %\"".to_owned(), "c.toml:2: a share needs `of`"),
         (all, "of = \"silver.readings\"".to_owned(), "c.toml:2: `of` is for shares"),
-        (all, "fail_above = \"5 %\"\nof = \"silver.raedings\"".to_owned(), "c.toml:3: there is no stored table"),
-        (all, "severity = \"warn\"\nfail_above = 3".to_owned(), "c.toml:3: a check with `severity = \"warn\"` never fails"),
-        (all, "warn_above = 3".to_owned(), "c.toml:2: more than `warn_above` (3) warns and more than `fail_above` (0) fails"),
+        (
+            all,
+            "fail_above = \"5 %\"\nof = \"silver.raedings\"".to_owned(),
+            "c.toml:3: there is no stored table",
+        ),
+        (
+            all,
+            "severity = \"warn\"\nfail_above = 3".to_owned(),
+            "c.toml:3: a check with `severity = \"warn\"` never fails",
+        ),
+        (
+            all,
+            "warn_above = 3".to_owned(),
+            "c.toml:2: more than `warn_above` (3) warns and more than `fail_above` (0) fails",
+        ),
         (all, "max_rows = 3".to_owned(), "c.toml:2: unknown field `max_rows`"),
     ];
     for (sql, toml, expected) in cases {

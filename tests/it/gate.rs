@@ -109,8 +109,12 @@ fn a_bad_partition_stays_out_and_the_others_come_in() {
     assert_eq!(daily["waits"], "", "nothing new waits");
     place.medallion(&["status", "--monitor"]).expect(4).tells(&[TOLD]);
     let shown = place.medallion(&["runs", "show"]).ok();
-    assert!(shown.contains("withheld from `gold.daily`: 2025-08-02, 2025-08-03, by the check `pairs`"), "{shown}");
-    let outcomes = place.sql("select outcome, rows_found, partitions_withheld, dates from ledger.checks order by run_id");
+    assert!(
+        shown.contains("withheld from `gold.daily`: 2025-08-02, 2025-08-03, by the check `pairs`"),
+        "{shown}"
+    );
+    let outcomes = place
+        .sql("select outcome, rows_found, partitions_withheld, dates from ledger.checks order by run_id");
     assert_eq!(outcomes.len(), 2, "{outcomes:?}");
     assert_eq!(outcomes[0]["outcome"], "passed");
     assert_eq!(outcomes[1]["outcome"], "withheld");
@@ -134,7 +138,10 @@ fn what_mends_the_cause_lets_it_in() {
     Contents::of(&place).assert_equals(&expected, "mended by a file");
     place.run_idle();
     place.medallion(&["status", "--monitor"]).ok();
-    assert_eq!(place.medallion(&["checks", "history", "pairs", "--limit", "1"]).ok().matches("passed").count(), 1);
+    assert_eq!(
+        place.medallion(&["checks", "history", "pairs", "--limit", "1"]).ok().matches("passed").count(),
+        1
+    );
 }
 
 #[test]
@@ -154,7 +161,11 @@ fn one_of_two_is_let_in_when_it_alone_is_mended() {
 fn a_rule_that_refuses_the_cause_lets_the_rest_in() {
     let place = with_withheld();
     let edit = |place: &Place| {
-        place.edit("sql/bronze/readings.toml", "when = \"amount < 0\"", "when = \"amount < 0 or amount in (5.5, 6.5)\"");
+        place.edit(
+            "sql/bronze/readings.toml",
+            "when = \"amount < 0\"",
+            "when = \"amount < 0 or amount in (5.5, 6.5)\"",
+        );
     };
     edit(&place);
     place.medallion(&["rerun", "--stale"]).ok();
@@ -191,7 +202,11 @@ fn a_changed_check_is_asked_again() {
     place.run_idle();
     // comments and descriptions change nothing
     let place = with_withheld();
-    guard_with(&place, &format!("-- every reading has its twin\n{PAIRS}"), &PAIRS_TOML.replace("come", "are"));
+    guard_with(
+        &place,
+        &format!("-- every reading has its twin\n{PAIRS}"),
+        &PAIRS_TOML.replace("come", "are"),
+    );
     assert_idle_and_told(&place);
 }
 
@@ -226,7 +241,10 @@ fn reruns_and_full_refreshes_keep_it_out() {
     }
     assert_idle_and_told(&place);
     let plan = place.medallion(&["--format", "json", "rerun", "--failed", "--dry-run"]).json();
-    assert_eq!((&plan["steps"][0]["table"], &plan["steps"][0]["partitions"]), (&"gold.daily".into(), &2.into()));
+    assert_eq!(
+        (&plan["steps"][0]["table"], &plan["steps"][0]["partitions"]),
+        (&"gold.daily".into(), &2.into())
+    );
     // and a full refresh lets it in once it is mended
     place.land([&files()[2]]);
     place.medallion(&["run", "--full-refresh"]).ok();
@@ -449,10 +467,9 @@ fn old_partitions_do_not_stay_beside_new_columns() {
     let place = with_withheld();
     let before = tables(&place.lake);
     place.edit("sql/gold/daily.sql", "count(*) as readings", "cast(count(*) as int) as readings");
-    place
-        .medallion(&["run", "--full-refresh"])
-        .expect(4)
-        .tells(&["a check withholds 2025-08-02..2025-08-03 (2 dates) of `gold.daily`, whose columns have changed"]);
+    place.medallion(&["run", "--full-refresh"]).expect(4).tells(&[
+        "a check withholds 2025-08-02..2025-08-03 (2 dates) of `gold.daily`, whose columns have changed",
+    ]);
     assert_eq!(tables(&place.lake)["gold/daily"], before["gold/daily"]);
     place.land([&files()[2]]);
     place.medallion(&["run", "--full-refresh"]).ok();
@@ -503,8 +520,16 @@ fn cassandra_keeps_the_old_rows() {
 fn mistakes_of_guards_are_told() {
     let toml = |more: &str| format!("description = \"x\"\n{more}\n");
     let cases: Vec<(&str, String, &str)> = vec![
-        (PAIRS, toml("guards = \"gold.dialy\""), "sql/checks/pairs.toml:2: there is no gold table `gold.dialy`"),
-        (PAIRS, toml("guards = \"silver.readings\""), "pairs.toml:2: there is no gold table `silver.readings`"),
+        (
+            PAIRS,
+            toml("guards = \"gold.dialy\""),
+            "sql/checks/pairs.toml:2: there is no gold table `gold.dialy`",
+        ),
+        (
+            PAIRS,
+            toml("guards = \"silver.readings\""),
+            "pairs.toml:2: there is no gold table `silver.readings`",
+        ),
         (
             PAIRS,
             toml("severity = \"warn\"\nguards = \"gold.daily\""),
@@ -534,7 +559,10 @@ fn mistakes_of_guards_are_told() {
     }
     // two tables whose guards wait for each other
     let place = mini::place();
-    write(&place.project.join("sql/gold/other.sql"), b"select site, date as day from silver.readings group by 1, 2\n");
+    write(
+        &place.project.join("sql/gold/other.sql"),
+        b"select site, date as day from silver.readings group by 1, 2\n",
+    );
     write(
         &place.project.join("sql/gold/other.toml"),
         b"description = \"x\"\nkey = [\"site\", \"day\"]\npartition = [\"day\"]\n",
@@ -544,5 +572,8 @@ fn mistakes_of_guards_are_told() {
     place.medallion(&["check"]).ok();
     write(&place.project.join("sql/checks/quads.sql"), both.as_bytes());
     write(&place.project.join("sql/checks/quads.toml"), b"description = \"x\"\nguards = \"gold.other\"\n");
-    place.medallion(&["check"]).expect(3).tells(&["quads.toml:2: the check reads `gold.daily`, which is made from `gold.other`"]);
+    place
+        .medallion(&["check"])
+        .expect(3)
+        .tells(&["quads.toml:2: the check reads `gold.daily`, which is made from `gold.other`"]);
 }

@@ -80,7 +80,8 @@ async fn finds(
         (Some(code), None) => {
             for (key, is_there) in keys_of_kinds(manifest) {
                 if is_there {
-                    let message = format!("`{key}` belongs to a check with a `kind`, not to one with a query");
+                    let message =
+                        format!("`{key}` belongs to a check with a `kind`, not to one with a query");
                     found.add_at(&toml.file, &toml.text, key, message);
                 }
             }
@@ -104,7 +105,11 @@ async fn finds(
             Some((Finds::Deviations(anomaly), reads, Model::unresolved_schema()))
         }
         (Some(code), Some(_)) => {
-            found.add(&code.file, 0, format!("`{name}.toml` says a `kind`, so there is no query; remove one"));
+            found.add(
+                &code.file,
+                0,
+                format!("`{name}.toml` says a `kind`, so there is no query; remove one"),
+            );
             None
         }
         (None, None) => {
@@ -180,7 +185,9 @@ fn guards(
         .ok_or_else(|| format!("there is no gold table `{guarded}` to guard"))?;
     let table = &model.table;
     if check.severity == SeverityName::Warn {
-        return Err("a check that guards a table must be able to fail; remove `severity = \"warn\"`".to_owned());
+        return Err(
+            "a check that guards a table must be able to fail; remove `severity = \"warn\"`".to_owned()
+        );
     }
     if model.accounts_for.is_some() {
         return Err(format!("`{table}` accounts for a source, so none of its rows may be withheld"));
@@ -197,9 +204,8 @@ fn guards(
         }
         Finds::Rows(_) => {
             if let Some(column) = model.partition.first() {
-                let is_date = schema
-                    .field_with_name(column)
-                    .is_ok_and(|field| *field.data_type() == DataType::Date32);
+                let is_date =
+                    schema.field_with_name(column).is_ok_and(|field| *field.data_type() == DataType::Date32);
                 if !is_date {
                     return Err(format!(
                         "the query must return `{column}`, a date: it says which partitions of `{table}` its rows are of"
@@ -232,7 +238,10 @@ fn tolerance(files: &CheckFiles, tables: &Tables<'_>, found: &mut Diagnostics) -
         Some(AmountManifest::Share(text)) => {
             let share = Amount::parse_share(text);
             if share.is_none() {
-                problem(key, format!("`{text}` is no share; write a number of rows, or a percentage such as `0.5 %`"));
+                problem(
+                    key,
+                    format!("`{text}` is no share; write a number of rows, or a percentage such as `0.5 %`"),
+                );
             }
             share
         }
@@ -269,7 +278,9 @@ fn tolerance(files: &CheckFiles, tables: &Tables<'_>, found: &mut Diagnostics) -
         _ => false,
     };
     if let Some(warn) = warn_above.filter(|_| is_above) {
-        let message = format!("more than `warn_above` ({warn}) warns and more than `fail_above` ({fail}) fails: the first must be the smaller");
+        let message = format!(
+            "more than `warn_above` ({warn}) warns and more than `fail_above` ({fail}) fails: the first must be the smaller"
+        );
         problem("warn_above", message);
     }
     Tolerance { warn_above: warn_above.unwrap_or(fail), fail_above: Some(fail), of }
@@ -340,7 +351,8 @@ fn anomaly(
                     }
                 },
                 None => {
-                    let message = "a check of freshness needs `until`: `now`, or the table that it is to follow";
+                    let message =
+                        "a check of freshness needs `until`: `now`, or the table that it is to follow";
                     refuse("kind", message.to_owned());
                     Until::Now
                 }
