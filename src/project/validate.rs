@@ -1,5 +1,6 @@
 //! From what was written to what is valid. No data is touched; every problem is reported.
 
+mod anomalies;
 mod answers;
 mod checks;
 mod models;

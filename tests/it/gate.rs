@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use crate::data::Landed;
+use crate::data::{Landed, Random};
 use crate::mini::{self, reading, readings};
 use crate::serving::Served;
 use crate::stream::{SMALL, streaming};
@@ -576,4 +576,70 @@ fn mistakes_of_guards_are_told() {
         .medallion(&["check"])
         .expect(3)
         .tells(&["quads.toml:2: the check reads `gold.daily`, which is made from `gold.other`"]);
+}
+
+/// Files land one by one while runs, streams, reruns and kills come and go; then what is left is mended.
+fn assert_schedule(seed: u64) {
+    let mut random = Random::new(seed);
+    let place = guard(streaming(SMALL));
+    let mut landed = Vec::new();
+    for number in 0..5 {
+        let lines: Vec<String> = (0..1 + random.below(5))
+            .map(|_| {
+                let (id, day) = (random.below(30).to_string(), 1 + u32::try_from(random.below(4)).unwrap());
+                // a negative one is refused, a known one is a duplicate
+                let amount = if random.below(8) == 0 { "-1" } else { "2.5" };
+                reading(&id, day, amount)
+            })
+            .collect();
+        landed.push(readings(&format!("{number}.jsonl"), &lines));
+        place.land(landed.last());
+        for _ in 0..1 + random.below(2) {
+            let arguments = random.pick(&[
+                &["run"][..],
+                &["stream", "--until-idle"],
+                &["rerun", "--failed"],
+                &["run", "--full-refresh"],
+            ]);
+            let mut command = place.command(arguments);
+            if random.below(3) == 0 {
+                command.env("MEDALLION_KILL_AT", random.below(40).to_string());
+            }
+            let done = Done::of(command.output().unwrap());
+            assert!(matches!(done.code, None | Some(0 | 4)), "seed {seed}, {arguments:?}: {done:?}");
+        }
+    }
+    let done = place.medallion(&["run"]);
+    let odd = place.sql(
+        "select cast(date as varchar) as day from silver.readings group by date having count(*) % 2 = 1",
+    );
+    assert_eq!(done.code, Some(if odd.is_empty() { 0 } else { 4 }), "seed {seed}: {odd:?} {done:?}");
+    // what is in the table is good, and a date that is good as a whole is in the table
+    assert_eq!(place.value("select count(*) from gold.daily where readings % 2 = 1"), "0", "seed {seed}");
+    let missing = "select count(*) from (select date as day, count(*) as n from silver.readings group by date) s \
+                   left join gold.daily d on s.day = d.day where s.n % 2 = 0 and s.n is distinct from d.readings";
+    assert_eq!(place.value(missing), "0", "seed {seed}");
+    let lines = odd.iter().enumerate().map(|(at, row)| {
+        let day = row["day"].as_str().unwrap().rsplit('-').next().unwrap().parse().unwrap();
+        reading(&format!("mend-{at}"), day, "1")
+    });
+    let lines: Vec<String> = lines.collect();
+    if !lines.is_empty() {
+        landed.push(readings("mend.jsonl", &lines));
+        place.land(landed.last());
+        place.run();
+    }
+    let batch = guard(streaming(SMALL));
+    batch.land(&landed);
+    batch.run();
+    Contents::of(&place).assert_equals(&Contents::of(&batch), &format!("seed {seed}"));
+    place.run_idle();
+}
+
+#[test]
+fn any_schedule_ends_in_the_rows_of_one_batch() {
+    let seeds = std::env::var("MEDALLION_SOAK").ok().and_then(|text| text.parse().ok()).unwrap_or(6);
+    for seed in 0..seeds {
+        assert_schedule(seed);
+    }
 }
