@@ -114,7 +114,16 @@ async fn append_rows(run: &Run, model: &Model, append: &Append) -> Result<Comput
         info: json!({"run": run.id, "rows": rows}),
         description: model.description.clone(),
     };
-    Ok(Computed { table, commit, rows, num_unchanged: 0, num_withheld: 0, cache: None, appended, partials: BTreeMap::new() })
+    Ok(Computed {
+        table,
+        commit,
+        rows,
+        num_unchanged: 0,
+        num_withheld: 0,
+        cache: None,
+        appended,
+        partials: BTreeMap::new(),
+    })
 }
 
 async fn compute_groups(run: &Run, model: &Model, work: &Work) -> Result<Computed> {
