@@ -53,12 +53,14 @@ impl Bundle {
     /// `Usage`, with the part that is missing, damaged or expired.
     pub fn read(path: &Path) -> Result<Bundle> {
         let of_bundle = |error: Error| error.during(format!("secure connect bundle `{}`", path.display()));
-        let file = std::fs::File::open(path)
-            .map_err(|error| of_bundle(Error::usage("can't be read").because(error)))?;
+        let unreadable = |error| of_bundle(Error::usage("can't be read").because(error));
+        // opening a pipe would wait for whoever writes to it
+        if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
+            return Err(of_bundle(Error::usage("is no regular file")));
+        }
+        let file = std::fs::File::open(path).map_err(unreadable)?;
         let mut bytes = Vec::new();
-        file.take(MAX_BYTES + 1)
-            .read_to_end(&mut bytes)
-            .map_err(|error| of_bundle(Error::usage("can't be read").because(error)))?;
+        file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
         if bytes.len() as u64 > MAX_BYTES {
             return Err(of_bundle(Error::usage("it is too large to be a bundle")));
         }
