@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::Places;
 use super::output::{Format, print_text, text_table};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::flow::Run;
 use crate::flow::report::Report;
 use crate::flow::serving::{self, Publication, Scope};
@@ -25,7 +25,8 @@ use crate::trigger::publisher::Publisher;
 pub struct PublishArgs {
     /// Marts; all by default
     marts: Vec<String>,
-    /// Write every partition, and remove what gold does not have
+    /// Write every partition, remove what gold does not have, and count what is there then; exit code 4 where it is
+    /// something else all the same, since somebody wrote with a time in the future
     #[arg(long)]
     full: bool,
     /// Add columns that the tables in Cassandra lack
@@ -47,13 +48,20 @@ pub async fn run(places: &Places, args: &PublishArgs) -> Result<u8> {
     let published = published?;
     print_text(&match places.format {
         Format::Json => format!("{}\n", serde_json::to_string_pretty(&published)?),
-        _ if published.is_empty() => "cassandra holds what gold says: nothing was written\n".to_owned(),
+        _ if published.is_empty() => "nothing was written: gold's versions were published before, and no table was emptied since; \
+             `medallion reconcile` compares rows\n"
+            .to_owned(),
         _ => {
             let rows: u64 = published.iter().map(|publication| publication.rows).sum();
             format!("{}\n{rows} rows in {:.2} s\n", render(&published), begun.elapsed().as_secs_f64())
         }
     })?;
-    Ok(0)
+    let obstacles: Vec<&String> =
+        published.iter().filter_map(|publication| publication.obstacle.as_ref()).collect();
+    for obstacle in &obstacles {
+        tracing::error!("{obstacle}");
+    }
+    Ok(if obstacles.is_empty() { 0 } else { ErrorKind::Data.exit_code() })
 }
 
 /// The marts of these names, or all.

@@ -273,6 +273,17 @@ pub fn select_keys(mart: &Mart) -> String {
     format!("select distinct {key} from {} where token({key}) > ? and token({key}) <= ?", mart.name)
 }
 
+/// How many rows there are in a range of tokens, then the latest write of each column that tells of one: a key has no time
+/// of its own, and a collection has one per item.
+pub fn select_census(mart: &Mart) -> String {
+    let is_key = |at: &usize| mart.partition_key.contains(at) || mart.clustering.contains(at);
+    let telling = (0..mart.types.len()).filter(|at| !is_key(at) && mart.types[*at].is_scalar());
+    let times: String =
+        telling.map(|at| format!(", max(writetime({}))", mart.insert.values[at].0)).collect();
+    let key = mart.table.partition_key.join(", ");
+    format!("select count(*){times} from {} where token({key}) > ? and token({key}) <= ?", mart.name)
+}
+
 /// A select of any row.
 pub fn select_any(mart: &Mart) -> String {
     let column = mart.table.partition_key.first().map_or("", String::as_str);
