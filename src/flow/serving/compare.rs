@@ -240,13 +240,9 @@ fn describe_key(mart: &Mart, row: &[u8]) -> String {
 fn describe_columns(mart: &Mart, ours: &[u8], theirs: &[u8]) -> String {
     let columns = mart.insert.values.iter().zip(&mart.types);
     let pairs = cells(ours).zip(cells(theirs)).zip(columns);
-    let differing =
-        pairs.filter(|((ours, theirs), _)| ours != theirs).map(|((ours, theirs), ((name, _), kind))| {
-            format!(
-                "{name}: {} in gold, {} in the store",
-                decode::show(kind, ours),
-                decode::show(kind, theirs)
-            )
-        });
+    let differing = pairs.filter(|((ours, theirs), _)| ours != theirs);
+    let differing = differing.map(|((ours, theirs), ((name, _), kind))| {
+        format!("{name}: {}", decode::show_difference(kind, ours, theirs))
+    });
     differing.collect::<Vec<_>>().join("; ")
 }
