@@ -32,6 +32,7 @@ pub async fn run(places: &Places, args: &ReconcileArgs) -> Result<u8> {
     let project = std::sync::Arc::clone(&run.project);
     let (_, store) = places.cassandra(&project).await?;
     store.use_keyspace().await?;
+    store.expect_tables(&marts).await?;
     let mut found = Vec::new();
     for mart in &marts {
         progress.stage(&format!("comparing {}", mart.name));

@@ -6,7 +6,9 @@
 //! `docs/decisions/0003-publishing.md`.
 
 pub mod astra;
+mod cause;
 pub mod connect;
+mod options;
 mod question;
 mod raw;
 pub mod request;
@@ -102,11 +104,14 @@ impl Cassandra {
     pub async fn check(&self, project: &Project) -> Result<Plan> {
         if !schema::has_keyspace(self).await? {
             self.may_create_keyspace()?;
+            let keyspace = project.serving.as_ref().map(schema::replication);
             let missing = project.marts.iter().map(|mart| mart.name.clone()).collect();
-            return Ok(Plan { missing, ..Plan::default() });
+            return Ok(Plan { keyspace, missing, ..Plan::default() });
         }
         self.use_keyspace().await?;
-        let plan = schema::compare(self, &project.marts).await?;
+        let mut plan = schema::compare(self, &project.marts).await?;
+        // they stop no run, but who asks wants to know
+        plan.alterations.append(&mut plan.options);
         schema::refuse(self, &plan, false)?;
         let is_there = |table: &String| !plan.missing.contains(table);
         let there: Vec<&Mart> = project.marts.iter().filter(|mart| is_there(&mart.name)).collect();
@@ -120,10 +125,30 @@ impl Cassandra {
         Ok(plan)
     }
 
+    /// Makes sure that the marts' tables are there and as declared, for who is going to read them.
+    ///
+    /// # Errors
+    /// `Project`, column by column, where they are not.
+    pub async fn expect_tables(&self, marts: &[Mart]) -> Result<()> {
+        let plan = schema::compare(self, marts).await?;
+        if !plan.missing.is_empty() {
+            return Err(Error::project(format!(
+                "the keyspace `{}` lacks {}; `medallion publish` creates and fills what is missing",
+                self.keyspace(),
+                plan.missing.join(", ")
+            )));
+        }
+        schema::refuse(self, &plan, false)
+    }
+
+    fn is_astra(&self) -> bool {
+        self.target.bundle.is_some()
+    }
+
     fn may_create_keyspace(&self) -> Result<()> {
-        match self.target.bundle {
-            Some(_) => Err(astra::no_keyspace(self.keyspace(), &self.target.place())),
-            None => Ok(()),
+        match self.is_astra() {
+            true => Err(astra::no_keyspace(self.keyspace(), &self.target.place())),
+            false => Ok(()),
         }
     }
 
@@ -133,7 +158,7 @@ impl Cassandra {
     /// `Project` where there is no such keyspace.
     pub async fn use_keyspace(&self) -> Result<()> {
         self.session.use_keyspace(self.keyspace(), false).await.map_err(|error| match is_invalid(&error) {
-            true if self.target.bundle.is_some() => {
+            true if self.is_astra() => {
                 astra::no_keyspace(self.keyspace(), &self.target.place()).because(error)
             }
             true => Error::project(format!(
