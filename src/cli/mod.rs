@@ -255,7 +255,8 @@ impl Places {
             };
         };
         let hosts: Vec<String> = self.cassandra.iter().map(|host| host.trim().to_owned()).collect();
-        let hosts: Vec<String> = hosts.into_iter().filter(|host| !host.is_empty()).collect();
+        // an empty variable is none
+        let hosts = if hosts.iter().all(String::is_empty) { Vec::new() } else { hosts };
         Ok(Target::of(serving, &hosts, &project.folder)?.map(|target| (serving, target)))
     }
 
