@@ -129,8 +129,13 @@ fn three_nodes_lose_one_and_change() {
     served.run();
     served.assert_equal("through the tunnel");
     served.medallion(&["reconcile"]).ok();
-    let asked_for = standin.told.lock().unwrap().names.clone();
-    assert_eq!(asked_for.keys().cloned().collect::<Vec<_>>(), sorted(&ids), "every node by its host id");
+    // a short command may end before it has met all of them
+    wait_until("every node was asked for", || {
+        served.medallion(&["reconcile"]).ok();
+        standin.told.lock().unwrap().names.len() >= ids.len()
+    });
+    let asked_for: Vec<String> = standin.told.lock().unwrap().names.keys().cloned().collect();
+    assert_eq!(asked_for, sorted(&ids), "every node by its host id, and nobody else");
 
     cluster.kill(3);
     served
@@ -303,7 +308,8 @@ fn who_is_not_vouched_for_is_refused() {
 fn a_pipe_is_no_bundle_and_holds_nobody_up() {
     let place = mini::place();
     let manifest = std::fs::read_to_string(place.project.join("medallion.toml")).unwrap();
-    let serving = "\n[serving]\nkeyspace = \"k\"\nhosts = [\"127.0.0.1:1\"]\nuser = \"u\"\npassword_file = \"pipe\"\n";
+    let serving =
+        "\n[serving]\nkeyspace = \"k\"\nhosts = [\"127.0.0.1:1\"]\nuser = \"u\"\npassword_file = \"pipe\"\n";
     write(&place.project.join("medallion.toml"), format!("{manifest}{serving}").as_bytes());
     let pipe = place.project.join("pipe");
     assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
