@@ -226,7 +226,8 @@ async fn obstacle(run: &Run, store: &dyn ServingStore, mart: &Mart, at: i64) -> 
         Some(latest) if latest > at => later_writes(mart, Some(latest)),
         _ if held.rows == table.num_records() => return Ok(None),
         _ => format!(
-            "`{name}` has {} rows and gold has {}; `medallion reconcile {name}` names them",
+            "`{name}` has {} rows and gold has {}; `medallion reconcile {name}` names those that differ, and where there are \
+             none, rows of gold share a key",
             held.rows,
             table.num_records(),
             name = mart.name

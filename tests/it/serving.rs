@@ -649,7 +649,7 @@ fn rows_of_a_later_time_are_told_and_not_called_mended() {
         (
             "delete from daily using timestamp 4102444800000000 where site = 'north'",
             "missing, not repaired",
-            ["`daily` has 2 rows and gold has 4", "`medallion reconcile daily` names them"],
+            ["`daily` has 2 rows and gold has 4", "`medallion reconcile daily` names those"],
         ),
     ] {
         // this one can be mended

@@ -47,6 +47,15 @@ fn a_missing_keyspace_and_its_tables_are_created_as_declared() {
         assert!(table["compaction"].contains("LeveledCompactionStrategy"), "{table:?}");
         assert_eq!(table["default_time_to_live"], "7776000");
         served.medallion(&["check", "--connect"]).ok();
+        // and again, between two runs
+        served.space.cql.run([format!("drop keyspace {}", served.space.name).as_str()]);
+        served
+            .medallion(&["reconcile"])
+            .expect(3)
+            .tells(&["there is no keyspace", "`medallion publish` creates it"]);
+        assert!(served.run().contains("everything: never published"));
+        served.space.cql.run([format!("use {}", served.space.name).as_str()]);
+        served.assert_equal("a keyspace that was dropped between two runs");
     }
 }
 

@@ -1,8 +1,8 @@
 //! What the driver wraps several deep, in the words of whom it met: the node, or the system.
 
 use scylla::errors::{
-    ConnectionError, ConnectionPoolError, ConnectionSetupRequestErrorKind, ExecutionError, MetadataError,
-    NewSessionError, PrepareError, RequestAttemptError,
+    ConnectionError, ConnectionPoolError, ConnectionSetupRequestErrorKind, DbError, ExecutionError,
+    MetadataError, NewSessionError, PrepareError, RequestAttemptError, UseKeyspaceError,
 };
 
 /// Why no session came about.
@@ -47,6 +47,14 @@ pub fn of_preparing(error: &PrepareError) -> String {
     }
 }
 
+/// Why a keyspace is not used.
+pub fn of_using(error: &UseKeyspaceError) -> String {
+    match error {
+        UseKeyspaceError::RequestError(attempt) => of_attempt(attempt),
+        error => error.to_string(),
+    }
+}
+
 fn of_pool(error: &ConnectionPoolError) -> String {
     let ConnectionPoolError::Broken { last_connection_error, .. } = error else {
         return error.to_string();
@@ -69,8 +77,7 @@ fn of_attempt(error: &RequestAttemptError) -> String {
 }
 
 /// Most of what a node says is in its message, what kind of trouble it is in the error.
-fn of_database(error: &scylla::errors::DbError, message: &str) -> String {
-    use scylla::errors::DbError;
+fn of_database(error: &DbError, message: &str) -> String {
     match error {
         _ if message.is_empty() => error.to_string(),
         DbError::Invalid | DbError::SyntaxError | DbError::Unauthorized | DbError::AuthenticationError => {

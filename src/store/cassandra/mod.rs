@@ -158,17 +158,13 @@ impl Cassandra {
     /// `Project` where there is no such keyspace.
     pub async fn use_keyspace(&self) -> Result<()> {
         self.session.use_keyspace(self.keyspace(), false).await.map_err(|error| match is_invalid(&error) {
-            true if self.is_astra() => {
-                astra::no_keyspace(self.keyspace(), &self.target.place()).because(error)
-            }
+            true if self.is_astra() => astra::no_keyspace(self.keyspace(), &self.target.place()),
             true => Error::project(format!(
                 "there is no keyspace `{}`; `medallion publish` creates it",
                 self.keyspace()
-            ))
-            .because(error),
-            false => {
-                Error::unavailable(format!("can't use the keyspace `{}`", self.keyspace())).because(error)
-            }
+            )),
+            false => Error::unavailable(format!("can't use the keyspace `{}`", self.keyspace()))
+                .because(cause::of_using(&error)),
         })
     }
 
