@@ -27,6 +27,7 @@ mod travel;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
@@ -148,6 +149,12 @@ pub enum Command {
     Completions(completions::CompletionsArgs),
 }
 
+/// The exit code of a command that SIGTERM has ended.
+const TERMINATED: u8 = 143;
+
+/// How long a command that was told to end may take to notice.
+const GRACE: Duration = Duration::from_secs(2);
+
 /// Runs the command; the result is the exit code.
 ///
 /// # Errors
@@ -160,15 +167,15 @@ pub async fn run(cli: Cli) -> Result<u8> {
         (false, 1) => Verbosity::Verbose,
         (false, _) => Verbosity::Trace,
     });
-    // it finishes its batch first, and listens itself
-    let is_stream = matches!(cli.command, Command::Stream(_));
+    let (teller, told) = tokio::sync::oneshot::channel();
+    // a stream finishes its batch first, and listens itself
+    if !matches!(cli.command, Command::Stream(_)) {
+        tell_of_end(teller);
+    }
     tokio::select! {
         // boxed: the futures of all commands in one are deeper than the compiler follows
         done = Box::pin(command(&places, cli.command)) => done,
-        () = told_to_end(), if !is_stream => {
-            tracing::warn!("stopped by SIGTERM; the next run continues");
-            Ok(143)
-        }
+        Ok(()) = told => Ok(TERMINATED),
     }
 }
 
@@ -201,14 +208,21 @@ async fn command(places: &Places, command: Command) -> Result<u8> {
     }
 }
 
-/// Returns on SIGTERM. The system's own way to end is not there for process 1 of a container: it would not notice.
-async fn told_to_end() {
+/// Tells of SIGTERM, and ends the process where nobody listens: a command may wait in a call of the system, as of a file that
+/// is a pipe. The system's own way to end is not there for process 1 of a container: it would not notice.
+fn tell_of_end(teller: tokio::sync::oneshot::Sender<()>) {
     #[cfg(unix)]
     if let Ok(mut terminate) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-        terminate.recv().await;
-        return;
+        tokio::spawn(async move {
+            terminate.recv().await;
+            tracing::warn!("stopped by SIGTERM; the next run continues");
+            let _ = teller.send(());
+            tokio::time::sleep(GRACE).await;
+            std::process::exit(i32::from(TERMINATED));
+        });
     }
-    std::future::pending().await
+    #[cfg(not(unix))]
+    drop(teller);
 }
 
 impl Places {
@@ -245,7 +259,8 @@ impl Places {
             };
         };
         let hosts: Vec<String> = self.cassandra.iter().map(|host| host.trim().to_owned()).collect();
-        let hosts: Vec<String> = hosts.into_iter().filter(|host| !host.is_empty()).collect();
+        // an empty variable is none
+        let hosts = if hosts.iter().all(String::is_empty) { Vec::new() } else { hosts };
         Ok(Target::of(serving, &hosts, &project.folder)?.map(|target| (serving, target)))
     }
 

@@ -55,7 +55,7 @@ pub async fn run(places: &Places, args: &RunArgs) -> Result<u8> {
 pub fn render(report: &Report) -> String {
     let mut text = render_lake(report);
     if !report.published.is_empty() {
-        text.push_str(&format!("\n{}", publish::render(&report.published)));
+        text.push_str(&format!("\n{}", publish::render(&report.published, report.publishing_seconds)));
     }
     text
 }

@@ -56,9 +56,10 @@ fn address(text: &str) -> std::result::Result<SocketAddr, String> {
 }
 
 pub async fn run(places: &Places, args: &StreamArgs) -> Result<u8> {
+    let project = places.load().await?;
+    let target = places.serving(&project)?.map(|(_, target)| target);
     // from here on a signal finishes what was begun
     let stop = Stop::on_signals()?;
-    let project = places.load().await?;
     let lake = places.lake(&project)?;
     let _lock = stream::lock(&lake)?;
     let meter = Arc::new(Meter::default());
@@ -66,7 +67,7 @@ pub async fn run(places: &Places, args: &StreamArgs) -> Result<u8> {
         let bound = metrics::serve(address, Arc::clone(&meter)).await?;
         tracing::info!("metrics at http://{bound}/metrics");
     }
-    let mut publisher = Publisher::new(places.serving(&project)?.map(|(_, target)| target));
+    let mut publisher = Publisher::new(target);
     let mut run = places.open_on(project, lake, Progress::new(false)).await?;
     let format = places.format;
     let mut watches = args

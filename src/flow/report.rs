@@ -37,6 +37,8 @@ pub struct Report {
     pub balance: Vec<BalanceRow>,
     /// What was published; known after the run has closed its books, so the ledger does not have it.
     pub published: Vec<Publication>,
+    /// How long that took, connecting to the store too.
+    pub publishing_seconds: f64,
     /// What a person must look at; the exit code says so.
     pub problems: Vec<String>,
     pub commits: usize,
@@ -150,6 +152,7 @@ impl Report {
             withheld: Vec::new(),
             balance: Vec::new(),
             published: Vec::new(),
+            publishing_seconds: 0.0,
             problems: Vec::new(),
             commits: 0,
             seconds: 0.0,

@@ -4,6 +4,7 @@
 //! touches no data. No table, column or rule of a domain is known here or anywhere else in the engine.
 
 pub mod check;
+pub mod contact;
 pub mod cql;
 pub mod cql_type;
 pub mod diagnostics;
@@ -83,6 +84,8 @@ pub struct Question {
     /// The same question for gold, with `$named` markers.
     pub gold_sql: String,
     pub table: String,
+    /// The parameter that bounds the number of rows.
+    pub limit: Option<String>,
 }
 
 /// A query that makes landing data: `sql/landing/<source>.sql`.
