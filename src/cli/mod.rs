@@ -23,6 +23,7 @@ mod sql;
 mod status;
 mod stream;
 mod travel;
+mod turn;
 
 use std::path::PathBuf;
 use std::sync::Arc;

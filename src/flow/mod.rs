@@ -65,6 +65,18 @@ pub async fn advance(run: &mut Run) -> Result<Report> {
     Ok(report)
 }
 
+/// What was written ahead and not finished: an operator's decisions, batches of landing. Usually nothing; but whoever
+/// goes on from the tables as they are would find rejects of a batch without its data.
+///
+/// # Errors
+/// As [`take_in`].
+pub async fn finish_begun(run: &mut Run, report: &mut Report) -> Result<()> {
+    interventions::resume(run).await?;
+    let known = ledger::files(&run.ledger.files).await?;
+    let pending = landing::unfinished(run, &known);
+    take_in(run, &pending, report).await
+}
+
 /// Landing → bronze and quarantine: the batches that were written ahead.
 ///
 /// # Errors

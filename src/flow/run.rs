@@ -283,8 +283,10 @@ impl Run {
     /// # Errors
     /// The stores'.
     pub async fn reopen(&mut self) -> Result<()> {
-        self.open_tables().await?;
+        // the ledger first, as a run opens them: what it says was taken in is then in the tables
         self.ledger = Ledger::open(&self.lake).await?;
+        self.open_tables().await?;
+        self.discards = interventions::discards(&self.ledger).await?;
         if let Some(recent) = &mut self.recent {
             recent.forget();
         }
