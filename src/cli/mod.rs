@@ -12,6 +12,7 @@ mod maintain;
 mod metrics;
 pub mod output;
 mod publish;
+mod published;
 mod quarantine;
 mod query;
 mod reconcile;

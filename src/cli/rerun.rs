@@ -192,6 +192,7 @@ async fn compute(
     if format == Format::Table {
         show(&plan, format)?;
     }
+    run.progress.expect(plan.rows);
     run.command = args.text();
     run.concurrency = usize::from(args.concurrency);
     run.wanted = plan.wanted.clone();
@@ -223,11 +224,9 @@ fn show(plan: &Plan, format: Format) -> Result<()> {
         .collect();
     print_cells(&names, &cells, format)?;
     if format == Format::Table {
-        let partitions: usize = plan.steps.iter().map(|step| step.partitions).sum();
-        let rows: u64 = plan.steps.iter().map(|step| step.rows).sum();
-        let bytes: i64 = plan.steps.iter().map(|step| step.bytes).sum();
+        let Plan { partitions, rows, bytes, .. } = plan;
         let time = plan.estimated_seconds.map_or_else(String::new, |seconds| {
-            format!(", about {seconds:.1} s by the pace of the last run if everything comes out changed")
+            format!(", about {seconds:.1} s by the pace of past runs if everything comes out changed")
         });
         print_text(&format!("\n{partitions} partitions, {rows} rows, {bytes} bytes{time}\n\n"))?;
     }

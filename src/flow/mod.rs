@@ -139,6 +139,12 @@ pub async fn is_up_to_date(run: &Run) -> Result<bool> {
 /// The stores' and those of the checks.
 pub async fn settle(run: &mut Run, report: &mut Report) -> Result<()> {
     report.warn_of_stale(run).await?;
+    if run.wanted.is_only && waits_for_accounts(run).await? {
+        // what was asked for is done, and what a balance counts is left to the next run: it has the last word
+        report.balance = balance::stored(run).await?;
+        report.note(run).await?;
+        return run.lake.sync().await;
+    }
     if run.num_commits > 0 || !report::is_closed(run).await? {
         report.checks = checks::run(run).await?;
         report.balance = balance::compute(run).await?;
@@ -151,6 +157,16 @@ pub async fn settle(run: &mut Run, report: &mut Report) -> Result<()> {
         report.commits = run.num_commits;
     }
     Ok(())
+}
+
+/// Whether a table that stands for the accepted records of a source waits to be computed.
+async fn waits_for_accounts(run: &Run) -> Result<bool> {
+    for model in run.project.stored_models().filter(|model| model.accounts_for.is_some()) {
+        if dirty::work(run, model).await? != dirty::Work::Nothing {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Landing → bronze, all sources of a batch at once.
@@ -300,6 +316,7 @@ async fn compute_models(run: &mut Run, scope: Scope) -> Result<Vec<Step>> {
             steps.push(Step::computed(model, &part, &computed, elapsed));
             run.models.insert(model.table.clone(), computed.table);
         }
+        run.progress.tell();
         run.forget_all_but_inputs_of(&waiting)?;
     }
     Ok(steps)

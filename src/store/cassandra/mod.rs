@@ -120,6 +120,18 @@ impl Cassandra {
         Ok(plan)
     }
 
+    /// Whether anybody has ever published here; from then on statements are of the keyspace.
+    ///
+    /// # Errors
+    /// The cluster's.
+    pub async fn has_state(&self) -> Result<bool> {
+        if !schema::has_keyspace(self).await? {
+            return Ok(false);
+        }
+        self.use_keyspace().await?;
+        Ok(schema::live_tables(self).await?.contains_key(STATE_TABLE))
+    }
+
     fn may_create_keyspace(&self) -> Result<()> {
         match self.target.bundle {
             Some(_) => Err(astra::no_keyspace(self.keyspace(), &self.target.place())),
