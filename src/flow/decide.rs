@@ -599,3 +599,31 @@ pub fn versions_table(versions: &[Version]) -> Result<Arc<MemTable>> {
 pub fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rows_hash_does_not_depend_on_the_rows_beside_it() {
+        let texts: ArrayRef = Arc::new(StringViewArray::from(vec![Some("a"), None, Some("b"), None]));
+        let numbers: ArrayRef = Arc::new(arrow::array::Int64Array::from(vec![Some(1), Some(1), None, None]));
+        let columns = [texts, numbers];
+        let together = hashes(&columns, 4).unwrap();
+        for row in 0..4 {
+            let alone: Vec<ArrayRef> = columns.iter().map(|column| column.slice(row, 1)).collect();
+            assert_eq!(hashes(&alone, 1).unwrap(), [together[row]], "row {row}");
+        }
+        let distinct: std::collections::BTreeSet<u128> = together.iter().copied().collect();
+        assert_eq!(distinct.len(), 4);
+        // which of two columns is null
+        let other: [ArrayRef; 2] = [Arc::clone(&columns[0]), Arc::clone(&columns[0])];
+        let turned = |columns: &[ArrayRef; 2], at: usize| {
+            let null: ArrayRef = arrow::array::new_null_array(columns[0].data_type(), 4);
+            let mut columns = columns.clone();
+            columns[at] = null;
+            hashes(&columns, 4).unwrap()[0]
+        };
+        assert_ne!(turned(&other, 0), turned(&other, 1));
+    }
+}

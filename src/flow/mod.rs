@@ -43,7 +43,7 @@ use self::recent::Scope;
 use self::report::{Report, Step};
 pub use self::run::Run;
 use crate::error::{Error, Result};
-use crate::lake::table::Outcome;
+use crate::lake::table::{Change, Commit, Outcome};
 use crate::ledger;
 use crate::project::source::Mode;
 use crate::project::sql::TableName;
@@ -231,6 +231,31 @@ async fn ingest(
     Ok(steps)
 }
 
+/// Tells a table's log that the newest versions of its inputs did not concern it, where many have not.
+async fn say_positions(run: &mut Run, model: &crate::project::model::Model) -> Result<()> {
+    let Some(positions) = dirty::unmentioned(run, model)? else {
+        return Ok(());
+    };
+    let mut table = run.table(&model.table)?.clone();
+    let (Some(schema), Some(snapshot)) = (table.schema()?, table.snapshot()) else {
+        return Ok(());
+    };
+    let commit = Commit {
+        change: Change::Append,
+        schema,
+        partition: snapshot.metadata.partition_columns.clone(),
+        adds: Vec::new(),
+        positions,
+        once: None,
+        info: serde_json::json!({"run": run.id}),
+        description: model.description.clone(),
+    };
+    table.commit(&commit).await?;
+    run.models.insert(model.table.clone(), table);
+    run.num_commits += 1;
+    Ok(())
+}
+
 /// Silver and gold: every model whose inputs have changed, inputs before outputs.
 async fn compute_models(run: &mut Run, scope: Scope) -> Result<Vec<Step>> {
     let project = Arc::clone(&run.project);
@@ -271,6 +296,10 @@ async fn compute_models(run: &mut Run, scope: Scope) -> Result<Vec<Step>> {
         }
         for model in &ready {
             unfinished.remove(&model.table);
+            let is_nothing = todo.iter().all(|(busy, _)| busy.table != model.table);
+            if is_nothing && scope == Scope::Everything && !run.wanted.is_only {
+                say_positions(run, model).await?;
+            }
         }
         run.progress.stage(&format!("{} models", todo.len()));
         let shared = &*run;

@@ -352,3 +352,43 @@ fn what_makes_no_sense_is_told() {
     place.medallion(&["rerun", "--stale"]).expect(5).tells(&["another run holds the lake"]);
     place.medallion(&["rerun", "--stale", "--dry-run"]).ok();
 }
+
+/// Changes of dates that nobody reads concern a table as little after a thousand commits as after one: it says that it
+/// has seen them, or every status would read a thousand log entries.
+#[test]
+fn a_table_that_changes_do_not_concern_says_so_now_and_then() {
+    let place = mini::place();
+    write(
+        &place.project.join("sql/gold/before.sql"),
+        b"select site, cast(date + interval '1 day' as date) as day, count(*) as readings\nfrom silver.readings\ngroup by 1, 2\n",
+    );
+    write(
+        &place.project.join("sql/gold/before.toml"),
+        b"description = \"Of the day before.\"\nkey = [\"site\", \"day\"]\npartition = [\"day\"]\n\
+          dates_of = \"silver.readings\"\ninputs.\"silver.readings\" = { days_before = [1, 1] }\n",
+    );
+    let land = |id: &str, day: u32| place.land([&mini::readings(&format!("{id}.jsonl"), &[mini::reading(id, day, "1")])]);
+    for number in 0..40 {
+        land(&number.to_string(), 9);
+        place.run();
+    }
+    place.run_idle();
+    let entries = |table: &str| -> Vec<String> {
+        let folder = place.lake.join(table).join("_delta_log");
+        let paths = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        let mut paths: Vec<_> = paths.filter(|path| path.extension().is_some_and(|it| it == "json")).collect();
+        paths.sort();
+        paths.iter().map(|path| std::fs::read_to_string(path).unwrap()).collect()
+    };
+    assert_eq!(entries("silver/readings").len(), 40);
+    let said = entries("gold/before");
+    assert_eq!(said.len(), 2, "{said:?}");
+    assert!(said[1].contains("\"appId\":\"silver.readings\",\"version\":32"), "{}", said[1]);
+    assert!(!said[1].contains("\"add\""), "{}", said[1]);
+    // and what it has seen is not forgotten
+    land("tenth", 10);
+    place.run();
+    assert_eq!(place.value("select readings from gold.before where day = '2025-08-10'"), "40");
+    Contents::of(&place).assert_equals(&fresh(&place), "day by day");
+    place.run_idle();
+}
