@@ -105,7 +105,8 @@ impl Progress {
 
     /// Says how far the work is, where it is known how much there is: by the pace so far.
     pub fn tell(&self) {
-        let (Some(begun), expected) = (self.work.begun.get(), self.work.expected_rows.load(Ordering::Relaxed))
+        let (Some(begun), expected) =
+            (self.work.begun.get(), self.work.expected_rows.load(Ordering::Relaxed))
         else {
             return;
         };

@@ -58,8 +58,10 @@ pub struct VacuumArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "It takes the lake's lock: beside a run it ends with exit code 5, beside a stream it gets its turn.\n\n\
-    Example:\n  medallion gc --keep-runs 1000")]
+#[command(
+    after_help = "It takes the lake's lock: beside a run it ends with exit code 5, beside a stream it gets its turn.\n\n\
+    Example:\n  medallion gc --keep-runs 1000"
+)]
 pub struct GcArgs {
     /// The reports and balances of so many newest runs stay
     #[arg(long, default_value_t = 1000, value_name = "N")]

@@ -10,9 +10,9 @@ use super::run::render;
 use super::turn::TurnArgs;
 use super::{Places, publish};
 use crate::error::{Error, ErrorKind, Result};
+use crate::flow::Run;
 use crate::flow::plan::{self, Order, Plan, Request, Which};
 use crate::flow::report::Report;
-use crate::flow::Run;
 use crate::telemetry::Progress;
 use crate::trigger::batch;
 

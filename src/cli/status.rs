@@ -18,14 +18,16 @@ use crate::telemetry::Progress;
 use crate::trigger::meter::duration_text;
 
 #[derive(Debug, Args)]
-#[command(after_help = "Answered from the tables' logs: no data is read. Where a serving store is configured it is asked, for two\n\
+#[command(
+    after_help = "Answered from the tables' logs: no data is read. Where a serving store is configured it is asked, for two\n\
     seconds at most, what it holds (`published`).\n\n\
     With `--monitor` the exit code is 4 where a person has to look: the last run failed or was stopped by an error, a\n\
     declared `freshness` is missed, or a decision over quarantined records waits to be applied. What waits for the next\n\
     run and what is stale is shown, and is no alarm.\n\n\
     Examples:\n  \
     medallion status\n  \
-    medallion --quiet --format json status --monitor")]
+    medallion --quiet --format json status --monitor"
+)]
 pub struct StatusArgs {
     /// End with exit code 4 where something is for a person to look at
     #[arg(long)]

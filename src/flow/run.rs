@@ -336,7 +336,8 @@ impl Run {
             for source in &self.project.sources {
                 let name = TableName::new(zone::BRONZE, &source.name);
                 let consumed = self.ledger.decisions.position(&name.to_string());
-                if consumed.is_some_and(|consumed| self.table(&name).is_ok_and(|it| it.version() < consumed)) {
+                if consumed.is_some_and(|consumed| self.table(&name).is_ok_and(|it| it.version() < consumed))
+                {
                     older.insert(name);
                 }
             }

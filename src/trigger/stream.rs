@@ -310,7 +310,7 @@ impl<'a> Stream<'a> {
         self.report.run_id = self.run.id;
         self.note_event_times()?;
         self.is_dirty = true;
-        self.has_refreshed = false;
+        self.has_refreshed = flow::is_up_to_date(self.run).await?;
         self.is_unsettled = true;
         Ok(self.run.ledger.files.version() != taken_in)
     }

@@ -25,9 +25,7 @@ fn batch_of(place: &Place, files: &[Landed]) -> Contents {
         fs::write(&path, plain(&record["edited"])).unwrap();
         let (file, line) = (&plain(&record["source_file"]), plain(&record["source_line"]));
         let path = path.to_str().unwrap();
-        other
-            .medallion(&["quarantine", "redrive", "--file", file, "--line", &line, "--patch", path])
-            .ok();
+        other.medallion(&["quarantine", "redrive", "--file", file, "--line", &line, "--patch", path]).ok();
     }
     let discarded = place.sql(
         "select distinct source_file, source_line from ledger.interventions where action = 'discard' order by 1, 2",
@@ -74,7 +72,10 @@ fn every_command_gets_its_turn_beside_a_stream() {
         assert_eq!(done.code, Some(0), "{command:?}: {}{}", done.stdout, done.stderr);
         // and the stream has gone on
         let id = format!("after{at}");
-        let file = mini::readings(&format!("{id}.jsonl"), &[mini::reading(&id, 9, "1"), mini::reading("1", 1, "1.5")]);
+        let file = mini::readings(
+            &format!("{id}.jsonl"),
+            &[mini::reading(&id, 9, "1"), mini::reading("1", 1, "1.5")],
+        );
         land_whole(&place, &file);
         files.push(file);
         wait_for(&place, &format!("select count(*) from silver.readings where id = '{id}'"), "1");
@@ -123,7 +124,8 @@ fn waiting_ends() {
     drop(lock);
     wait_for(&place, "select count(*) > 0 from ledger.runs", "true");
     // somebody waits and does not come to take it
-    let place_in_line = File::options().write(true).create(true).open(place.lake.join("_medallion.wait")).unwrap();
+    let place_in_line =
+        File::options().write(true).create(true).open(place.lake.join("_medallion.wait")).unwrap();
     while place_in_line.try_lock().is_err() {
         pause(Duration::from_millis(1));
     }
@@ -211,14 +213,24 @@ struct Fired {
 fn fire(place: &Place, random: &mut Random, at: usize) -> Fired {
     let version = random.below(6).to_string();
     let days = (1 + random.below(5), 1 + random.below(5));
-    let (from, to) = (format!("2025-08-{:02}", days.0.min(days.1)), format!("2025-08-{:02}", days.0.max(days.1)));
+    let (from, to) =
+        (format!("2025-08-{:02}", days.0.min(days.1)), format!("2025-08-{:02}", days.0.max(days.1)));
     let table = random.pick(&["silver.readings", "silver.sites", "gold.daily", "gold.total"]);
     let arguments: Vec<&str> = match random.below(11) {
         0 | 1 => vec!["rerun", "--from", &from, "--to", &to],
         2 => vec!["rerun", "--from", &from, "--to", &to, "--force"],
         3 => vec!["rerun", "--select", table, "--only"],
         4 => vec!["quarantine", "redrive", "--all"],
-        5 => vec!["quarantine", "discard", "--error-type", "malformed", "--date", "1970-01-01", "--reason", "test"],
+        5 => vec![
+            "quarantine",
+            "discard",
+            "--error-type",
+            "malformed",
+            "--date",
+            "1970-01-01",
+            "--reason",
+            "test",
+        ],
         6 => vec!["restore", table, "--to", &version],
         7 => vec!["optimize", "--min-files", "2"],
         8 => vec!["vacuum", "--older-than", "0s", "--delete"],
@@ -243,9 +255,10 @@ fn fire(place: &Place, random: &mut Random, at: usize) -> Fired {
             let path = place.folder().join(format!("patch{at}.json"));
             fs::write(&path, &text).unwrap();
             let path = path.to_str().unwrap().to_owned();
-            arguments = ["quarantine", "redrive", "--file", &file, "--line", &line.to_string(), "--patch", &path]
-                .map(str::to_owned)
-                .to_vec();
+            arguments =
+                ["quarantine", "redrive", "--file", &file, "--line", &line.to_string(), "--patch", &path]
+                    .map(str::to_owned)
+                    .to_vec();
         }
     }
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
@@ -310,9 +323,14 @@ fn assert_mixture(seed: u64) {
                 None => is_killed,
                 // a version that there is not, or whose files a vacuum has deleted
                 Some(2 | 4) if what.starts_with("restore") => {
-                    output.contains("has no version") || output.contains("did not exist") || output.contains("a vacuum has deleted")
+                    output.contains("has no version")
+                        || output.contains("did not exist")
+                        || output.contains("a vacuum has deleted")
                 }
-                Some(5) => output.contains("`optimize` is putting files together") || output.contains("are being deleted"),
+                Some(5) => {
+                    output.contains("`optimize` is putting files together")
+                        || output.contains("are being deleted")
+                }
                 // the record was discarded or edited meanwhile
                 Some(2) => what.contains("--patch") && output.contains("0 are chosen"),
                 _ => false,
@@ -333,7 +351,9 @@ fn assert_mixture(seed: u64) {
     }
     until_idle(&place);
     // a restored table stays until it is rerun
-    place.medallion(&["rerun", "--select", "silver.readings", "silver.sites", "gold.daily", "gold.total"]).ok();
+    place
+        .medallion(&["rerun", "--select", "silver.readings", "silver.sites", "gold.daily", "gold.total"])
+        .ok();
     assert_sound(&place, &batch_of(&place, &files), &format!("seed {seed}: {told:?}"));
 }
 

@@ -66,12 +66,21 @@ fn a_backfill_says_what_it_is_going_to_do_how_far_it_is_and_goes_on_after_a_cras
     assert!(told.contains("s by the pace of past runs"), "{told}");
     // the newest first, one at a time, killed now and then
     let newest = place.medallion(&["rerun", "--stale", "--order", "newest", "--max-partitions", "1"]).ok();
-    assert!(newest.contains("2025-08-02..2025-08-02") && newest.contains("1 partitions are left"), "{newest}");
+    assert!(
+        newest.contains("2025-08-02..2025-08-02") && newest.contains("1 partitions are left"),
+        "{newest}"
+    );
     let mut command = place.command(&["rerun", "--stale", "--max-partitions", "1"]);
     command.env("MEDALLION_KILL_AT", "commit silver.readings");
     assert_eq!(crate::support::Done::of(command.output().unwrap()).code, None);
     let mut command = crate::support::medallion();
-    command.arg("--project").arg(&place.project).arg("--landing").arg(&place.landing).arg("--lake").arg(&place.lake);
+    command
+        .arg("--project")
+        .arg(&place.project)
+        .arg("--landing")
+        .arg(&place.landing)
+        .arg("--lake")
+        .arg(&place.lake);
     command.args(["rerun", "--stale", "--concurrency", "1", "--force"]);
     let done = crate::support::Done::of(command.output().unwrap()).expect(0);
     assert!(done.stderr.contains(" rows are computed, about "), "{}", done.stderr);
@@ -103,7 +112,18 @@ fn rows_in_another_order_and_nulls_are_no_difference() {
 fn a_rerun_of_one_table_only_does_not_judge_what_it_leaves() {
     let place = filled();
     place.edit(RULE, "amount < 0", "amount < -5");
-    place.medallion(&["rerun", "--select", "bronze.readings", "--from", "2025-08-01", "--to", "2025-08-09", "--only"]).ok();
+    place
+        .medallion(&[
+            "rerun",
+            "--select",
+            "bronze.readings",
+            "--from",
+            "2025-08-01",
+            "--to",
+            "2025-08-09",
+            "--only",
+        ])
+        .ok();
     assert_eq!(place.value("select count(*) from silver.readings where amount < 0"), "0");
     place.run();
     place.medallion(&["balance"]).ok();
@@ -367,7 +387,9 @@ fn a_table_that_changes_do_not_concern_says_so_now_and_then() {
         b"description = \"Of the day before.\"\nkey = [\"site\", \"day\"]\npartition = [\"day\"]\n\
           dates_of = \"silver.readings\"\ninputs.\"silver.readings\" = { days_before = [1, 1] }\n",
     );
-    let land = |id: &str, day: u32| place.land([&mini::readings(&format!("{id}.jsonl"), &[mini::reading(id, day, "1")])]);
+    let land = |id: &str, day: u32| {
+        place.land([&mini::readings(&format!("{id}.jsonl"), &[mini::reading(id, day, "1")])])
+    };
     for number in 0..40 {
         land(&number.to_string(), 9);
         place.run();
@@ -376,7 +398,8 @@ fn a_table_that_changes_do_not_concern_says_so_now_and_then() {
     let entries = |table: &str| -> Vec<String> {
         let folder = place.lake.join(table).join("_delta_log");
         let paths = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-        let mut paths: Vec<_> = paths.filter(|path| path.extension().is_some_and(|it| it == "json")).collect();
+        let mut paths: Vec<_> =
+            paths.filter(|path| path.extension().is_some_and(|it| it == "json")).collect();
         paths.sort();
         paths.iter().map(|path| std::fs::read_to_string(path).unwrap()).collect()
     };

@@ -427,7 +427,10 @@ fn status_says_what_is_published() {
     assert_eq!(standing("127.0.0.1:1")["state"], "unknown");
     assert!(begun.elapsed() < std::time::Duration::from_secs(10), "{:?}", begun.elapsed());
     let tables = served.place.medallion(&["--format", "json", "status"]).json();
-    assert!(tables.as_array().unwrap().iter().all(|table| table["published"].is_null()), "none is configured");
+    assert!(
+        tables.as_array().unwrap().iter().all(|table| table["published"].is_null()),
+        "none is configured"
+    );
 }
 
 #[test]
