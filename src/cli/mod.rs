@@ -13,6 +13,7 @@ mod maintain;
 mod metrics;
 pub mod output;
 mod publish;
+mod published;
 mod quarantine;
 mod query;
 mod reconcile;
@@ -24,6 +25,7 @@ mod sql;
 mod status;
 mod stream;
 mod travel;
+mod turn;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -1,11 +1,15 @@
 //! `medallion run`
 
+use std::time::Duration;
+
 use clap::Args;
 
 use super::output::{Format, print_text, text_table};
+use super::turn::patience;
 use super::{Places, publish, query};
 use crate::error::{ErrorKind, Result};
 use crate::flow::balance::{BalanceRow, RECORDS};
+use crate::flow::lock;
 use crate::flow::report::Report;
 use crate::telemetry::{Progress, counted};
 use crate::trigger::batch;
@@ -23,6 +27,10 @@ pub struct RunArgs {
     /// Answer the project's questions, with their default parameters, at the end
     #[arg(long)]
     answers: bool,
+    /// How long to wait for the lake where another run or a stream has it, for example `90s` or `10m`; by default not at
+    /// all (exit code 5)
+    #[arg(long, value_name = "AGE", value_parser = patience)]
+    wait: Option<Duration>,
 }
 
 pub async fn run(places: &Places, args: &RunArgs) -> Result<u8> {
@@ -30,7 +38,10 @@ pub async fn run(places: &Places, args: &RunArgs) -> Result<u8> {
     let project = places.load().await?;
     let lake = places.lake(&project)?;
     // taken before the tables are looked at, so that what is seen is what the run works on
-    let _lock = batch::lock(&lake)?;
+    let _lock = match args.wait {
+        None => lock::acquire(&lake)?,
+        wait => lock::wait(&lake, wait).await?,
+    };
     let mut run = places.open_on(project, lake, progress.clone()).await?;
     let report = batch::run(&mut run, args.full_refresh).await.inspect_err(|_| progress.finish());
     let mut report = report?;

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::Places;
 use super::output::{Format, print_cells, print_text};
+use super::published::{self, Published};
 use crate::error::{ErrorKind, Result};
 use crate::flow::bronze::{LATE, MAX_EVENT_TIME};
 use crate::flow::model::describe;
@@ -19,13 +20,16 @@ use crate::telemetry::Progress;
 use crate::trigger::meter::duration_text;
 
 #[derive(Debug, Args)]
-#[command(after_help = "Answered from the tables' logs: no data is read.\n\n\
+#[command(
+    after_help = "Answered from the tables' logs: no data is read. Where a serving store is configured it is asked, for two\n\
+    seconds at most, what it holds (`published`).\n\n\
     With `--monitor` the exit code is 4 where a person has to look: the last run failed or was stopped by an error, a\n\
     declared `freshness` is missed, a check of freshness fails by the clock, a check withholds a partition, or a decision\n\
     over quarantined records waits to be applied. What waits for the next run and what is stale is shown, and is no alarm.\n\n\
     Examples:\n  \
     medallion status\n  \
-    medallion --quiet --format json status --monitor")]
+    medallion --quiet --format json status --monitor"
+)]
 pub struct StatusArgs {
     /// End with exit code 4 where something is for a person to look at
     #[arg(long)]
@@ -46,6 +50,8 @@ struct TableStatus {
     run: Option<i64>,
     /// What the next run will recompute.
     waits: String,
+    /// How many partitions that are; 1 for a table without partitions.
+    dirty_partitions: usize,
     /// Partitions that an older form of the model computed; of bronze, dates that older rules decided.
     stale_partitions: usize,
     /// Files that an older form of the model wrote.
@@ -55,7 +61,8 @@ struct TableStatus {
     /// Refused records of the source that the last run refused, and all of them.
     quarantined_last_run: Option<u64>,
     quarantined: Option<u64>,
-    /// Records that came behind the watermark.
+    /// Records that came behind the watermark, in the last run and all of them.
+    late_last_run: Option<u64>,
     late: Option<i64>,
     watermark: Option<String>,
     /// How long ago the newest event was.
@@ -65,12 +72,18 @@ struct TableStatus {
     /// What the project says it may be at most.
     freshness_seconds: Option<i64>,
     is_fresh: Option<bool>,
+    /// What the serving store holds of a mart, where one is configured.
+    published: Option<Published>,
 }
 
 pub async fn run(places: &Places, args: &StatusArgs) -> Result<u8> {
     let run = places.open(Progress::new(false)).await?;
     let last = runs::last(&run.ledger).await?;
-    let tables = collect(&run, last.as_ref()).await?;
+    let mut tables = collect(&run, last.as_ref()).await?;
+    let mut published = published::look(places, &run).await?;
+    for table in &mut tables {
+        table.published = published.remove(&table.table);
+    }
     let problems = problems(&run, last.as_ref(), &tables).await?;
     match places.format {
         Format::Json => print_text(&format!("{}\n", serde_json::to_string_pretty(&tables)?))?,
@@ -117,9 +130,15 @@ fn print(tables: &[TableStatus], last: Option<&RunRecord>, format: Format) -> Re
         "lag",
         "age",
         "fresh",
+        "published",
     ]
     .map(str::to_owned);
     let number = |value: Option<i64>| value.map(|value| value.to_string()).unwrap_or_default();
+    // all of them, and how many the last run has added
+    let counted = |all: Option<String>, last: Option<u64>| match (all, last) {
+        (Some(all), Some(last)) if last > 0 && format == Format::Table => format!("{all} (+{last})"),
+        (all, _) => all.unwrap_or_default(),
+    };
     let rows: Vec<Vec<String>> = tables
         .iter()
         .map(|status| {
@@ -138,8 +157,8 @@ fn print(tables: &[TableStatus], last: Option<&RunRecord>, format: Format) -> Re
                     0 => String::new(),
                     withheld => withheld.to_string(),
                 },
-                status.quarantined.map(|records| records.to_string()).unwrap_or_default(),
-                number(status.late),
+                counted(status.quarantined.map(|all| all.to_string()), status.quarantined_last_run),
+                counted(status.late.map(|all| all.to_string()), status.late_last_run),
                 status.watermark.clone().unwrap_or_default(),
                 status.lag_seconds.map(duration_text).unwrap_or_default(),
                 number(status.age_seconds),
@@ -148,6 +167,7 @@ fn print(tables: &[TableStatus], last: Option<&RunRecord>, format: Format) -> Re
                     .map(|is_fresh| if is_fresh { "yes" } else { "NO" })
                     .unwrap_or_default()
                     .to_owned(),
+                status.published.as_ref().map(Published::text).unwrap_or_default(),
             ]
         })
         .collect();
@@ -192,9 +212,9 @@ async fn problems(run: &Run, last: Option<&RunRecord>, tables: &[TableStatus]) -
 async fn collect(run: &Run, last: Option<&RunRecord>) -> Result<Vec<TableStatus>> {
     let mut found = Vec::new();
     let stale = decisions::stale(run).await?;
-    let refused = |table: &str| {
+    let of_last_run = |table: &str, what: &str| {
         let steps = last.map(|last| last.report["steps"].as_array().into_iter().flatten());
-        steps?.find(|step| step["table"] == table)?["quarantined"].as_u64()
+        steps?.find(|step| step["table"] == table)?[what].as_u64()
     };
     for source in &run.project.sources {
         let table = run.bronze_of(&source.name)?;
@@ -209,7 +229,8 @@ async fn collect(run: &Run, last: Option<&RunRecord>) -> Result<Vec<TableStatus>
         status.stale_partitions = stale.get(&source.name).map_or(0, BTreeSet::len);
         let quarantine = run.quarantine_of(&source.name)?;
         status.quarantined = Some(quarantine.num_records());
-        status.quarantined_last_run = refused(table.name());
+        status.quarantined_last_run = of_last_run(table.name(), "quarantined");
+        status.late_last_run = of_last_run(table.name(), "late");
         let since = table.snapshot().map(|snapshot| snapshot.timestamp * 1000);
         judge(&mut status, run, source.freshness, since);
         found.push(status);
@@ -230,6 +251,11 @@ async fn collect(run: &Run, last: Option<&RunRecord>) -> Result<Vec<TableStatus>
         let waiting_since = match work {
             dirty::Work::Nothing => Some(run.started_at),
             _ => waiting_since(run, model, table).await?,
+        };
+        status.dirty_partitions = match &work {
+            dirty::Work::Nothing => 0,
+            dirty::Work::Whole => 1,
+            dirty::Work::Dates(dates) => dates.len(),
         };
         if work != dirty::Work::Nothing {
             status.waits = describe(&work);

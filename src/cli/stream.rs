@@ -10,8 +10,10 @@ use serde_json::json;
 
 use super::output::{Format, print_rows, print_text};
 use super::run::render_balance;
+use super::turn::patience;
 use super::{Places, metrics};
 use crate::error::{ErrorKind, Result};
+use crate::flow::lock::{self, Seat};
 use crate::flow::report::Report;
 use crate::telemetry::Progress;
 use crate::trigger::meter::{Meter, Totals};
@@ -45,6 +47,10 @@ pub struct StreamArgs {
     /// Print the new rows of a query of the project (`sql/watch/<NAME>.sql`) as they come
     #[arg(long, value_name = "NAME")]
     watch: Vec<String>,
+    /// How long to wait where a run or another command has the lake at the start, for example `90s`; by default 10m. A second
+    /// stream is refused at once (exit code 5)
+    #[arg(long, value_name = "AGE", value_parser = patience)]
+    wait: Option<Duration>,
 }
 
 /// `9464` is `127.0.0.1:9464`.
@@ -61,7 +67,14 @@ pub async fn run(places: &Places, args: &StreamArgs) -> Result<u8> {
     // from here on a signal finishes what was begun
     let stop = Stop::on_signals()?;
     let lake = places.lake(&project)?;
-    let _lock = stream::lock(&lake)?;
+    let longest = args.wait.unwrap_or(lock::BESIDE_A_STREAM);
+    let mut seat = tokio::select! {
+        seat = Seat::take(&lake, longest) => seat?,
+        () = stop.asked() => {
+            tracing::warn!("ended before it began");
+            return Ok(0);
+        }
+    };
     let meter = Arc::new(Meter::default());
     if let Some(address) = args.metrics {
         let bound = metrics::serve(address, Arc::clone(&meter)).await?;
@@ -78,7 +91,7 @@ pub async fn run(places: &Places, args: &StreamArgs) -> Result<u8> {
     let status = Status::begin(!places.quiet, Arc::clone(&meter));
     let options = Options { until_idle: args.until_idle };
     let ended = tokio::select! {
-        ended = stream::run(&mut run, options, &stop, &meter, &mut watches, &mut publisher) => ended,
+        ended = stream::run(&mut run, &mut seat, options, &stop, &meter, &mut watches, &mut publisher) => ended,
         () = stop.forced() => {
             status.end();
             tracing::warn!("ended at once; the next stream or run continues");

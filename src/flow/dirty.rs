@@ -58,6 +58,31 @@ pub fn positions(run: &Run, model: &Model) -> Result<BTreeMap<String, i64>> {
     tables.map(|table| Ok((table.to_string(), run.table(&table)?.version()))).collect()
 }
 
+/// So many versions of an input may a table have left unmentioned because none of them concerned it. To look for changes
+/// means to read the entries of all of them.
+const UNMENTIONED_VERSIONS: i64 = 32;
+
+/// The positions to say of a model that has nothing to compute, where it has said nothing for long.
+///
+/// # Errors
+/// Those of [`Run::table`].
+pub fn unmentioned(run: &Run, model: &Model) -> Result<Option<BTreeMap<String, i64>>> {
+    let is_told_of_new_dates = match &model.dates {
+        Dates::Of(_) | Dates::CalendarOf(_) => true,
+        // a date that comes to be reads changes of before it: these are to be found then
+        Dates::OfInputs => model.inputs.values().all(|span| !matches!(span, Span::Days { from: 1.., .. })),
+    };
+    let output = run.table(&model.table)?;
+    if !is_told_of_new_dates || output.version() < 0 {
+        return Ok(None);
+    }
+    let now = positions(run, model)?;
+    let is_long_ago = |(name, version): (&String, &i64)| {
+        output.position(name).is_some_and(|said| version - said >= UNMENTIONED_VERSIONS)
+    };
+    Ok(now.iter().any(is_long_ago).then_some(now))
+}
+
 /// What `model` has to compute for its inputs as they are now.
 ///
 /// # Errors

@@ -47,7 +47,7 @@ use self::recent::Scope;
 use self::report::{Books, Report, Step};
 pub use self::run::Run;
 use crate::error::{Error, Result};
-use crate::lake::table::Outcome;
+use crate::lake::table::{Change, Commit, Outcome};
 use crate::ledger;
 use crate::project::source::Mode;
 use crate::project::sql::TableName;
@@ -67,6 +67,18 @@ pub async fn advance(run: &mut Run) -> Result<Report> {
     refresh(run, &mut report).await?;
     settle(run, &mut report).await?;
     Ok(report)
+}
+
+/// What was written ahead and not finished: an operator's decisions, batches of landing. Usually nothing; but whoever
+/// goes on from the tables as they are would find rejects of a batch without its data.
+///
+/// # Errors
+/// As [`take_in`].
+pub async fn finish_begun(run: &mut Run, report: &mut Report) -> Result<()> {
+    interventions::resume(run).await?;
+    let known = ledger::files(&run.ledger.files).await?;
+    let pending = landing::unfinished(run, &known);
+    take_in(run, &pending, report).await
 }
 
 /// Landing → bronze and quarantine: the batches that were written ahead.
@@ -132,6 +144,12 @@ pub async fn is_up_to_date(run: &Run) -> Result<bool> {
 pub async fn settle(run: &mut Run, report: &mut Report) -> Result<()> {
     report.warn_of_stale(run).await?;
     report.withheld = gate::tell(run)?;
+    if run.wanted.is_only && waits_for_accounts(run).await? {
+        // what was asked for is done, and what a balance counts is left to the next run: it has the last word
+        report.balance = balance::stored(run).await?;
+        report.note(run).await?;
+        return run.lake.sync().await;
+    }
     let books = match run.num_commits {
         0 => report::books(run).await?,
         _ => Books::Open,
@@ -166,6 +184,16 @@ async fn look(run: &Run, report: &mut Report) -> Result<()> {
     report.checks = checks::run(run).await?;
     report.balance = balance::compute(run).await?;
     Ok(())
+}
+
+/// Whether a table that stands for the accepted records of a source waits to be computed.
+async fn waits_for_accounts(run: &Run) -> Result<bool> {
+    for model in run.project.stored_models().filter(|model| model.accounts_for.is_some()) {
+        if dirty::work(run, model).await? != dirty::Work::Nothing {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Landing → bronze, all sources of a batch at once.
@@ -230,6 +258,31 @@ async fn ingest(
     Ok(steps)
 }
 
+/// Tells a table's log that the newest versions of its inputs did not concern it, where many have not.
+async fn say_positions(run: &mut Run, model: &crate::project::model::Model) -> Result<()> {
+    let Some(positions) = dirty::unmentioned(run, model)? else {
+        return Ok(());
+    };
+    let mut table = run.table(&model.table)?.clone();
+    let (Some(schema), Some(snapshot)) = (table.schema()?, table.snapshot()) else {
+        return Ok(());
+    };
+    let commit = Commit {
+        change: Change::Append,
+        schema,
+        partition: snapshot.metadata.partition_columns.clone(),
+        adds: Vec::new(),
+        positions,
+        once: None,
+        info: serde_json::json!({"run": run.id}),
+        description: model.description.clone(),
+    };
+    table.commit(&commit).await?;
+    run.models.insert(model.table.clone(), table);
+    run.num_commits += 1;
+    Ok(())
+}
+
 /// Silver and gold: every model whose inputs have changed, inputs before outputs.
 async fn compute_models(run: &mut Run, scope: Scope) -> Result<Vec<Step>> {
     let project = Arc::clone(&run.project);
@@ -273,6 +326,10 @@ async fn compute_models(run: &mut Run, scope: Scope) -> Result<Vec<Step>> {
         }
         for model in &ready {
             unfinished.remove(&model.table);
+            let is_nothing = todo.iter().all(|(busy, _)| busy.table != model.table);
+            if is_nothing && scope == Scope::Everything && !run.wanted.is_only {
+                say_positions(run, model).await?;
+            }
         }
         run.progress.stage(&format!("{} models", todo.len()));
         let shared = &*run;
@@ -319,6 +376,7 @@ async fn compute_models(run: &mut Run, scope: Scope) -> Result<Vec<Step>> {
             steps.push(Step::computed(model, &part, &computed, elapsed));
             run.models.insert(model.table.clone(), computed.table);
         }
+        run.progress.tell();
         run.forget_all_but_inputs_of(&waiting)?;
     }
     Ok(steps)

@@ -77,6 +77,12 @@ async fn compute_part(run: &Run, model: &Model, part: &Part) -> Result<Computed>
     if part.leaves_some {
         // what else has changed still waits
         computed.commit.positions.retain(|name, _| name == dirty::FORM);
+        // said again as they are: rows are appended to what these versions gave, and to nothing that has gone on meanwhile
+        for name in dirty::positions(run, model)?.into_keys() {
+            if let Some(position) = computed.table.position(&name) {
+                computed.commit.positions.insert(name, position);
+            }
+        }
     }
     Ok(computed)
 }

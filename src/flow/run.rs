@@ -281,8 +281,10 @@ impl Run {
     /// # Errors
     /// The stores'.
     pub async fn reopen(&mut self) -> Result<()> {
-        self.open_tables().await?;
+        // the ledger first, as a run opens them: what it says was taken in is then in the tables
         self.ledger = Ledger::open(&self.lake).await?;
+        self.open_tables().await?;
+        self.discards = interventions::discards(&self.ledger).await?;
         if let Some(recent) = &mut self.recent {
             recent.forget();
         }
@@ -302,12 +304,48 @@ impl Run {
             opening.push(open_table(&lake, model.table.clone()));
         }
         while let Some(opened) = opening.next().await {
-            let (name, table) = opened?;
-            match name.schema.as_str() {
-                zone::BRONZE => self.bronze.insert(name.table, table),
-                zone::QUARANTINE => self.quarantine.insert(name.table, table),
-                _ => self.models.insert(name, table),
-            };
+            self.keep_open(opened?);
+        }
+        drop(opening);
+        self.catch_up().await
+    }
+
+    fn keep_open(&mut self, (name, table): (TableName, Table)) {
+        match name.schema.as_str() {
+            zone::BRONZE => self.bronze.insert(name.table, table),
+            zone::QUARANTINE => self.quarantine.insert(name.table, table),
+            _ => self.models.insert(name, table),
+        };
+    }
+
+    /// Beside a writer a table may have consumed what came after its input was opened: such an input is opened again.
+    async fn catch_up(&mut self) -> Result<()> {
+        const LOOKS: usize = 3;
+        for _ in 0..LOOKS {
+            let mut older = BTreeSet::new();
+            for model in self.project.stored_models() {
+                let table = self.table(&model.table)?;
+                for (name, version) in dirty::positions(self, model)? {
+                    if table.position(&name).is_some_and(|consumed| consumed > version) {
+                        older.extend(TableName::parse(&name));
+                    }
+                }
+            }
+            for source in &self.project.sources {
+                let name = TableName::new(zone::BRONZE, &source.name);
+                let consumed = self.ledger.decisions.position(&name.to_string());
+                if consumed.is_some_and(|consumed| self.table(&name).is_ok_and(|it| it.version() < consumed))
+                {
+                    older.insert(name);
+                }
+            }
+            if older.is_empty() {
+                break;
+            }
+            for name in older {
+                let opened = open_table(&self.lake, name).await?;
+                self.keep_open(opened);
+            }
         }
         Ok(())
     }

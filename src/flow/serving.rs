@@ -337,6 +337,41 @@ async fn decide(
     Ok(Work::Changes(known_versions(gold, Some(state))))
 }
 
+/// How what the store holds of a mart stands to gold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It is gold's newest version.
+    Current,
+    /// It is an earlier one, or was written by another form of the mart.
+    Behind,
+    /// A publication was begun and is not finished.
+    Unfinished,
+    Never,
+    /// Another lake's, or a later state of this one.
+    Foreign,
+}
+
+/// Judges what the store says of a mart, without asking it anything more.
+///
+/// # Errors
+/// The lake's.
+pub async fn standing(table: &Table, mart: &Mart, state: Option<&State>) -> Result<Standing> {
+    let (Some(state), Some(gold)) = (state, gold_version(table).await?) else {
+        return Ok(Standing::Never);
+    };
+    let known = state.published.iter().map(|published| &published.gold);
+    for known in known.chain(state.claims.iter().map(|claim| &claim.gold)) {
+        if matches!(is_history(table, &gold, known).await?, Relation::Foreign) {
+            return Ok(Standing::Foreign);
+        }
+    }
+    Ok(match (&state.published, state.claims.is_empty()) {
+        _ if state.holds(&gold, &mart.fingerprint()) => Standing::Current,
+        (Some(_), true) => Standing::Behind,
+        _ => Standing::Unfinished,
+    })
+}
+
 /// How a version that the store knows stands to ours.
 enum Relation {
     /// It is ours, or one before it.

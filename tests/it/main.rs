@@ -13,6 +13,7 @@ mod support;
 
 mod astra;
 mod balance;
+mod beside;
 mod checks;
 mod cli;
 mod conformance;

@@ -432,6 +432,38 @@ fn reruns_and_restores_are_published_too() {
 }
 
 #[test]
+fn status_says_what_is_published() {
+    let served = Served::mini();
+    let standing = |contact: &str| {
+        let mut command = served.place.command(&["--format", "json", "status"]);
+        command.env("MEDALLION_CASSANDRA", contact).env("MEDALLION_ASTRA_TOKEN", crate::astra::TOKEN);
+        let tables = Done::of(command.output().unwrap()).json();
+        let daily = tables.as_array().unwrap().iter().find(|table| table["table"] == "gold.daily").unwrap();
+        daily["published"].clone()
+    };
+    served.place.land(&mini::batches()[0]);
+    served.place.run();
+    assert_eq!(standing(&served.contact)["state"], "never");
+    served.run();
+    let published = standing(&served.contact);
+    assert_eq!((&published["state"], &published["behind"]), (&"current".into(), &0.into()), "{published}");
+    served.place.land(&mini::batches()[1]);
+    served.place.run();
+    let published = standing(&served.contact);
+    assert_eq!((&published["state"], &published["behind"]), (&"behind".into(), &1.into()), "{published}");
+    let told = served.medallion(&["status"]).ok();
+    assert!(told.contains("v0, 1 behind"), "{told}");
+    let begun = std::time::Instant::now();
+    assert_eq!(standing("127.0.0.1:1")["state"], "unknown");
+    assert!(begun.elapsed() < std::time::Duration::from_secs(10), "{:?}", begun.elapsed());
+    let tables = served.place.medallion(&["--format", "json", "status"]).json();
+    assert!(
+        tables.as_array().unwrap().iter().all(|table| table["published"].is_null()),
+        "none is configured"
+    );
+}
+
+#[test]
 fn a_value_that_becomes_null_is_gone() {
     let served = Served::mini();
     served.place.land([&first_readings()]);

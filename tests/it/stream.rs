@@ -26,12 +26,12 @@ pub fn streaming(settings: &str) -> Place {
     place
 }
 
-fn until_idle(place: &Place) -> String {
+pub fn until_idle(place: &Place) -> String {
     place.medallion(&["stream", "--until-idle"]).ok()
 }
 
 /// Lands a file as the contract wants it: written under another name, then renamed.
-fn land_whole(place: &Place, file: &Landed) {
+pub fn land_whole(place: &Place, file: &Landed) {
     let path = place.landing.join(&file.path);
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     let hidden = path.with_file_name(format!(".{}", path.file_name().unwrap().to_string_lossy()));
@@ -41,24 +41,24 @@ fn land_whole(place: &Place, file: &Landed) {
 }
 
 /// A stream that runs until it is told to stop.
-struct Running(Child);
+pub struct Running(pub Child);
 
 impl Running {
-    fn start(place: &Place) -> Running {
+    pub fn start(place: &Place) -> Running {
         let mut command = place.command(&["stream"]);
         Running(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
     }
 
-    fn signal(&self, name: &str) {
+    pub fn signal(&self, name: &str) {
         let sent = Command::new("kill").arg(format!("-{name}")).arg(self.0.id().to_string()).status();
         assert!(sent.unwrap().success(), "the stream has ended already");
     }
 
-    fn end(self) -> Done {
+    pub fn end(self) -> Done {
         Done::of(self.0.wait_with_output().unwrap())
     }
 
-    fn stop(self) -> Done {
+    pub fn stop(self) -> Done {
         self.signal("TERM");
         self.end()
     }
@@ -66,7 +66,7 @@ impl Running {
 
 /// Waits until a query gives the value.
 #[track_caller]
-fn wait_for(place: &Place, query: &str, value: &str) {
+pub fn wait_for(place: &Place, query: &str, value: &str) {
     let begun = Instant::now();
     let mut last = String::new();
     while begun.elapsed() < Duration::from_secs(150) {
@@ -81,7 +81,7 @@ fn wait_for(place: &Place, query: &str, value: &str) {
 }
 
 /// Files of readings and sites with duplicates, conflicts, dirt and versions, many of one key.
-fn random_landing(random: &mut Random) -> Vec<Landed> {
+pub fn random_landing(random: &mut Random) -> Vec<Landed> {
     let mut files = Vec::new();
     for number in 0..3 + random.below(5) {
         let mut lines = Vec::new();
@@ -107,7 +107,7 @@ fn random_landing(random: &mut Random) -> Vec<Landed> {
     files
 }
 
-/// Lands the files in a random order and at random times, while streams and runs come, go and are killed.
+/// Lands the files in a random order and at random times, while streams, runs and reruns come, go and are killed.
 fn assert_schedule(seed: u64) {
     let mut random = Random::new(seed);
     let files = random_landing(&mut random);
@@ -123,7 +123,7 @@ fn assert_schedule(seed: u64) {
     while !rest.is_empty() {
         let (part, later) = rest.split_at(1 + random.below(rest.len()));
         rest = later;
-        let action = random.below(6);
+        let action = random.below(8);
         told.push(format!("{} files, action {action}", part.len()));
         match action {
             0 => {
@@ -142,13 +142,22 @@ fn assert_schedule(seed: u64) {
                 let done = Done::of(command.env("MEDALLION_KILL_AT", &point).output().unwrap());
                 assert!(matches!(done.code, None | Some(0)), "{told:?}: {done:?}");
             }
-            4 => {
+            // what landed waits; whatever else waits is computed
+            6 => {
+                place.land(part);
+                place.medallion(&["rerun", "--from", "2025-08-01", "--to", "2025-08-04"]).ok();
+            }
+            4 | 7 => {
                 let running = Running::start(&place);
                 for file in part {
                     pause(Duration::from_millis(random.below(150) as u64));
                     land_whole(&place, file);
                 }
                 pause(Duration::from_millis(random.below(600) as u64));
+                if action == 7 {
+                    let day = format!("2025-08-0{}", 1 + random.below(4));
+                    place.medallion(&["rerun", "--from", &day, "--to", "2025-08-04", "--wait", "5m"]).ok();
+                }
                 let done = running.stop();
                 // a stream that is told to stop before it listens to signals ends as any process
                 assert!(matches!(done.code, None | Some(0)), "{told:?}: {done:?}");
@@ -181,12 +190,12 @@ fn assert_schedules(seeds: std::ops::Range<u64>) {
 }
 
 #[test]
-fn random_schedules_of_streams_runs_and_kills_are_one_batch_a() {
+fn random_schedules_of_streams_runs_reruns_and_kills_are_one_batch_a() {
     assert_schedules(0..15);
 }
 
 #[test]
-fn random_schedules_of_streams_runs_and_kills_are_one_batch_b() {
+fn random_schedules_of_streams_runs_reruns_and_kills_are_one_batch_b() {
     assert_schedules(100..115);
 }
 

@@ -125,6 +125,18 @@ impl Cassandra {
         Ok(plan)
     }
 
+    /// Whether anybody has ever published here; from then on statements are of the keyspace.
+    ///
+    /// # Errors
+    /// The cluster's.
+    pub async fn has_state(&self) -> Result<bool> {
+        if !schema::has_keyspace(self).await? {
+            return Ok(false);
+        }
+        self.use_keyspace().await?;
+        Ok(schema::live_tables(self).await?.contains_key(STATE_TABLE))
+    }
+
     /// Makes sure that the marts' tables are there and as declared, for who is going to read them.
     ///
     /// # Errors
