@@ -578,6 +578,9 @@ fn mistakes_of_guards_are_told() {
         .tells(&["quads.toml:2: the check reads `gold.daily`, which is made from `gold.other`"]);
 }
 
+const COMMANDS: [&[&str]; 4] =
+    [&["run"], &["stream", "--until-idle"], &["rerun", "--failed"], &["run", "--full-refresh"]];
+
 /// Files land one by one while runs, streams, reruns and kills come and go; then what is left is mended.
 fn assert_schedule(seed: u64) {
     let mut random = Random::new(seed);
@@ -595,12 +598,7 @@ fn assert_schedule(seed: u64) {
         landed.push(readings(&format!("{number}.jsonl"), &lines));
         place.land(landed.last());
         for _ in 0..1 + random.below(2) {
-            let arguments = random.pick(&[
-                &["run"][..],
-                &["stream", "--until-idle"],
-                &["rerun", "--failed"],
-                &["run", "--full-refresh"],
-            ]);
+            let arguments = *random.pick(&COMMANDS);
             let mut command = place.command(arguments);
             if random.below(3) == 0 {
                 command.env("MEDALLION_KILL_AT", random.below(40).to_string());
