@@ -10,7 +10,7 @@ use super::balance::BalanceRow;
 use super::bronze::FileReport;
 use super::checks::CheckResult;
 use super::dirty::{self, Work};
-use super::landing::Pending;
+use super::landing::{Left, Pending};
 use super::model::{Computed, describe};
 use super::recent::Part;
 use super::serving::Publication;
@@ -162,8 +162,13 @@ impl Report {
 
     pub(super) fn landing(&mut self, pending: &Pending) {
         self.new_files = pending.num_new_files;
-        self.unclaimed_files = pending.num_unclaimed;
-        self.problems.extend(pending.problems.iter().cloned());
+        self.left_in_landing(&pending.left);
+    }
+
+    /// What landing holds beside what is taken in.
+    pub fn left_in_landing(&mut self, left: &Left) {
+        self.unclaimed_files = left.unclaimed.len();
+        self.problems = left.problems();
     }
 
     /// Whether the run changed anything.

@@ -165,7 +165,7 @@ impl<'a> Stream<'a> {
 
     async fn work(&mut self, failures: &mut u32) -> Result<Report> {
         let known = ledger::files(&self.run.ledger.files).await?;
-        self.report.problems = landing::problems(self.run, &known).await?;
+        self.report.left_in_landing(&landing::left(self.run, &known).await?);
         for problem in &self.report.problems {
             tracing::error!("{problem}");
         }
@@ -346,7 +346,7 @@ impl<'a> Stream<'a> {
         let begun = Instant::now();
         if self.last_compare.elapsed() >= COMPARE_EVERY {
             let known = ledger::files(&self.run.ledger.files).await?;
-            self.report.problems = landing::problems(self.run, &known).await?;
+            self.report.left_in_landing(&landing::left(self.run, &known).await?);
             self.last_compare = Instant::now();
         }
         if self.num_batches > 0 {
