@@ -149,8 +149,59 @@ impl From<datafusion::error::DataFusionError> for Error {
             E::ArrowError(..) | E::Execution(_) => ErrorKind::Data,
             _ => ErrorKind::Bug,
         };
-        // the library appends a backtrace when one is asked for; people want the sentence
-        Error::new(kind, error.strip_backtrace())
+        Error::new(kind, message_of(&error))
+    }
+}
+
+/// What a query's error says, in our words where we have them, without the library's inner names and its backtrace.
+pub fn message_of(error: &datafusion::error::DataFusionError) -> String {
+    use datafusion::common::SchemaError;
+    use datafusion::error::DataFusionError as E;
+    use datafusion::sql::sqlparser::parser::ParserError;
+    let root = error.find_root();
+    let text = match root {
+        E::SchemaError(schema, _) => match schema.as_ref() {
+            SchemaError::FieldNotFound { field, valid_fields } => {
+                let known: Vec<&str> = valid_fields.iter().map(|field| field.name()).collect();
+                return no_such_column(&field.flat_name(), field.name(), &known);
+            }
+            other => other.to_string(),
+        },
+        E::SQL(parser, _) => match parser.as_ref() {
+            ParserError::ParserError(text) | ParserError::TokenizerError(text) => text.clone(),
+            ParserError::RecursionLimitExceeded => "it is nested too deeply".to_owned(),
+        },
+        other => other.strip_backtrace(),
+    };
+    const PREFIXES: [&str; 5] = [
+        "Error during planning: ",
+        "Execution error: ",
+        "This feature is not implemented: ",
+        "Arrow error: ",
+        "Schema error: ",
+    ];
+    let mut text = text.as_str();
+    while let Some(rest) = PREFIXES.iter().find_map(|prefix| text.strip_prefix(prefix)) {
+        text = rest;
+    }
+    let text = text.replace("medallion.", "");
+    match text.strip_prefix("table '").and_then(|rest| rest.strip_suffix("' not found")) {
+        Some(table) => format!("there is no table `{table}`"),
+        None => text,
+    }
+}
+
+fn no_such_column(written: &str, name: &str, known: &[&str]) -> String {
+    use datafusion::common::utils::datafusion_strsim::levenshtein;
+    let most = (name.len() / 3).max(2);
+    let mut near: Vec<(usize, &str)> =
+        known.iter().map(|known| (levenshtein(name, known), *known)).filter(|(far, _)| *far <= most).collect();
+    near.sort_unstable();
+    near.dedup();
+    let near: Vec<String> = near.iter().take(3).map(|(_, known)| format!("`{known}`")).collect();
+    match near.as_slice() {
+        [] => format!("there is no column `{written}`"),
+        near => format!("there is no column `{written}`; there is {}", near.join(", ")),
     }
 }
 

@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::{Places, output};
 use crate::error::Result;
-use crate::project::{Project, diagnostics};
+use crate::project::Project;
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
@@ -18,7 +18,7 @@ pub struct CheckArgs {
 
 pub async fn run(places: &Places, args: &CheckArgs) -> Result<u8> {
     let project = match Project::check(&places.project).await? {
-        Err(problems) => return Err(diagnostics::to_error(&problems)),
+        Err(problems) => return Err(problems.to_error()),
         Ok(project) => project,
     };
     let published = match project.marts.len() {

@@ -9,6 +9,7 @@ use datafusion::sql::sqlparser::ast::Statement as SqlStatement;
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 
 use super::diagnostics::line_of;
+use crate::error::message_of;
 
 /// A table as a query names it: `silver.usage_events`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -45,7 +46,7 @@ pub const PARTITIONS_SUFFIX: &str = "$partitions";
 pub fn inputs(text: &str) -> Result<BTreeSet<TableName>, (usize, String)> {
     let statement = parse(text)?;
     let (references, _ctes) =
-        resolve_table_references(&statement, true).map_err(|error| (0, error.strip_backtrace()))?;
+        resolve_table_references(&statement, true).map_err(|error| (0, message_of(&error)))?;
     references
         .into_iter()
         .map(|reference| match reference.schema() {
@@ -69,7 +70,7 @@ pub fn parse(text: &str) -> Result<Statement, (usize, String)> {
         .build()
         .and_then(|mut parser| parser.parse_statements())
         .map_err(|error| {
-            let message = error.strip_backtrace();
+            let message = message_of(&error);
             (parser_line(&message), message)
         })?;
     let first = statements.pop_front();
@@ -93,7 +94,7 @@ pub fn parser_line(message: &str) -> usize {
 /// The line (0 where it is not known) and the message of a planner's error.
 pub fn locate(text: &str, error: &DataFusionError) -> (usize, String) {
     let span = error.diagnostic().and_then(|diagnostic| diagnostic.span);
-    let message = error.strip_backtrace();
+    let message = message_of(error);
     let line = match span {
         Some(span) => usize::try_from(span.start.line).unwrap_or(0),
         None => parser_line(&message),
