@@ -96,7 +96,10 @@ impl Problems {
                 0 => String::new(),
                 more => format!(" and {more} more"),
             };
-            text.push_str(&format!("\nnot checked, because they depend on these: {}{more}", named.join(", ")));
+            text.push_str(&format!(
+                "\nnot checked, because they depend on these: {}{more}",
+                named.join(", ")
+            ));
         }
         Error::project(text)
     }

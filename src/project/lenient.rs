@@ -58,9 +58,8 @@ impl<M: Manifest> Lenient<M> {
     /// Reads what can be read and tells the rest.
     pub fn parse(text: &Text, found: &mut Diagnostics) -> Self {
         let (mut root, errors) = DeTable::parse_recoverable(&text.text);
-        let line = |span: Option<std::ops::Range<usize>>| {
-            span.map_or(0, |span| line_at(&text.text, span.start))
-        };
+        let line =
+            |span: Option<std::ops::Range<usize>>| span.map_or(0, |span| line_at(&text.text, span.start));
         if let Some(error) = errors.first() {
             // what comes after it is mostly its consequence
             found.add(&text.file, line(error.span()), error.message());
@@ -86,7 +85,11 @@ impl<M: Manifest> Lenient<M> {
                 let first = path.split('.').next().filter(|first| !first.is_empty());
                 for key in keys.iter().filter(|key| !table.contains_key(**key)) {
                     if !is_misspelt(table, key, &taken_out) {
-                        found.add(&text.file, line(at.map(|at| at..at)), format!("the key `{key}` is missing"));
+                        found.add(
+                            &text.file,
+                            line(at.map(|at| at..at)),
+                            format!("the key `{key}` is missing"),
+                        );
                     }
                     damage.keys.insert(first.unwrap_or(key).to_owned());
                 }
@@ -203,16 +206,19 @@ mod tests {
     #[test]
     fn sections_and_tables_of_tables_are_looked_into() {
         let (_, project) = told::<ProjectManifest>("[limits]\nnesting = \"deep\"\n[serving]\nhosts = []\n");
-        let starts = ["the key `project` is missing", ":2: invalid type", ":3: the key `keyspace` is missing"];
+        let starts =
+            ["the key `project` is missing", ":2: invalid type", ":3: the key `keyspace` is missing"];
         assert_eq!(project.len(), 3, "{project:?}");
         assert!(project.iter().zip(starts).all(|(told, start)| told.contains(start)), "{project:?}");
-        let (_, question) = told::<QuestionManifest>("title = \"x\"\n[parameters.a]\n[parameters.b]\ntype = \"int\"\n");
+        let (_, question) =
+            told::<QuestionManifest>("title = \"x\"\n[parameters.a]\n[parameters.b]\ntype = \"int\"\n");
         assert_eq!(question, ["x.toml:2: the key `type` is missing"]);
     }
 
     #[test]
     fn broken_syntax_is_one_problem() {
-        for text in ["title = \"open\n[parameters]\n", "title = [1,\n[parameters]\nx = 1\n", "title\nx = 1\n"] {
+        for text in ["title = \"open\n[parameters]\n", "title = [1,\n[parameters]\nx = 1\n", "title\nx = 1\n"]
+        {
             let (read, told) = told::<QuestionManifest>(text);
             assert_eq!(told.len(), 1, "{told:?}");
             assert!(read.damage.touches("title"));

@@ -130,8 +130,12 @@ pub struct SourceManifest {
 }
 
 impl Manifest for SourceManifest {
-    const REQUIRED: &[(&'static str, &[&'static str])] =
-        &[("", &["description", "files", "format", "mode", "key", "partition", "columns"]), ("columns", &["name", "type"]), ("rules", &["error_type", "when", "reason"]), ("warnings", &["name", "when"])];
+    const REQUIRED: &[(&'static str, &[&'static str])] = &[
+        ("", &["description", "files", "format", "mode", "key", "partition", "columns"]),
+        ("columns", &["name", "type"]),
+        ("rules", &["error_type", "when", "reason"]),
+        ("warnings", &["name", "when"]),
+    ];
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
@@ -236,8 +240,7 @@ pub struct CheckManifest {
 }
 
 impl Manifest for CheckManifest {
-    const REQUIRED: &[(&'static str, &[&'static str])] =
-        &[("", &["description"])];
+    const REQUIRED: &[(&'static str, &[&'static str])] = &[("", &["description"])];
 }
 
 /// Which rows a check looks at.
@@ -268,8 +271,7 @@ pub struct QuestionManifest {
 }
 
 impl Manifest for QuestionManifest {
-    const REQUIRED: &[(&'static str, &[&'static str])] =
-        &[("", &["title"]), ("parameters.*", &["type"])];
+    const REQUIRED: &[(&'static str, &[&'static str])] = &[("", &["title"]), ("parameters.*", &["type"])];
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]

@@ -116,10 +116,14 @@ pub fn read(folder: &Path, found: &mut Diagnostics) -> Written {
     let publish = files.take("cql/publish", "cql", found);
     for file in &files.left {
         let folder = file.parent().unwrap_or(file).to_string_lossy();
-        found.add(file, 0, match FOLDERS.contains(&folder.as_ref()) {
-            true => "unused file; models are `sql/<zone>/<name>.sql` beside `<name>.toml`".to_owned(),
-            false => format!("there is no folder `{folder}`; there are {}", FOLDERS.join(", ")),
-        });
+        found.add(
+            file,
+            0,
+            match FOLDERS.contains(&folder.as_ref()) {
+                true => "unused file; models are `sql/<zone>/<name>.sql` beside `<name>.toml`".to_owned(),
+                false => format!("there is no folder `{folder}`; there are {}", FOLDERS.join(", ")),
+            },
+        );
     }
     Written {
         project: project.manifest,
@@ -146,7 +150,12 @@ struct Files<'a> {
 }
 
 impl Files<'_> {
-    fn take(&mut self, below: &'static str, extension: &str, found: &mut Diagnostics) -> BTreeMap<String, Text> {
+    fn take(
+        &mut self,
+        below: &'static str,
+        extension: &str,
+        found: &mut Diagnostics,
+    ) -> BTreeMap<String, Text> {
         let (taken, unread) = self.take_readable(below, extension, found);
         self.unread.extend(unread.into_iter().map(|name| (below, name)));
         taken

@@ -191,7 +191,9 @@ mod tests {
     }
     #[test]
     fn folders_are_those_that_a_pattern_goes_through() {
-        for (path, expected) in [("a", true), ("a/b1", true), ("a/b1/c.csv", false), ("a/x", false), ("b", false)] {
+        for (path, expected) in
+            [("a", true), ("a/b1", true), ("a/b1/c.csv", false), ("a/x", false), ("b", false)]
+        {
             assert_eq!(matches_folder("a/b*/c.csv", path), expected, "{path}");
         }
     }

@@ -59,6 +59,9 @@ pub fn inputs(text: &str) -> Result<BTreeSet<TableName>, (usize, String)> {
         .collect()
 }
 
+/// What a text is told that parses and is something else.
+pub const NOT_ONE_QUERY: &str = "the file must hold exactly one query";
+
 /// Parses one query.
 ///
 /// # Errors
@@ -78,7 +81,7 @@ pub fn parse(text: &str) -> Result<Statement, (usize, String)> {
         (Some(Statement::Statement(statement)), true) if matches!(*statement, SqlStatement::Query(_)) => {
             Ok(Statement::Statement(statement))
         }
-        _ => Err((1, "the file must hold exactly one query".to_owned())),
+        _ => Err((1, NOT_ONE_QUERY.to_owned())),
     }
 }
 
@@ -123,7 +126,7 @@ mod tests {
         let found: Vec<String> = inputs(text).unwrap().iter().map(ToString::to_string).collect();
         assert_eq!(found, ["gold.m$partitions", "silver.users"]);
         assert_eq!(inputs("select 1 from users").unwrap_err().0, 1);
-        assert_eq!(inputs("select 1;\nselect 2").unwrap_err().1, "the file must hold exactly one query");
+        assert_eq!(inputs("select 1;\nselect 2").unwrap_err().1, NOT_ONE_QUERY);
         assert_eq!(inputs("select\n from from x").unwrap_err().0, 2);
     }
 }

@@ -68,7 +68,9 @@ fn walk(root: &FsPath) -> io::Result<Vec<Entry>> {
     while let Some(folder) = folders.pop() {
         let names = match std::fs::read_dir(root.join(&folder)) {
             // the folders of a partitioned landing may be cleaned up
-            Err(error) if error.kind() == io::ErrorKind::NotFound && !folder.as_os_str().is_empty() => continue,
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !folder.as_os_str().is_empty() => {
+                continue;
+            }
             other => other?,
         };
         for name in names {
@@ -175,9 +177,9 @@ const PAGE: usize = 1000;
 fn odd_key(error: &object_store::Error) -> Option<String> {
     use object_store::path::Error as Odd;
     match error {
-        object_store::Error::InvalidPath { source: Odd::EmptySegment { path } | Odd::BadSegment { path, .. } } => {
-            Some(path.clone())
-        }
+        object_store::Error::InvalidPath {
+            source: Odd::EmptySegment { path } | Odd::BadSegment { path, .. },
+        } => Some(path.clone()),
         _ => None,
     }
 }

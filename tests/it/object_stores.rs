@@ -246,8 +246,14 @@ fn a_bucket_that_is_not_there_and_a_server_that_is_not_there_are_said_so() {
     done(command.output().unwrap()).expect(6).tells(&["nowhere"]);
     let mut command = bucket.command(&["run"]);
     command.env("AWS_ENDPOINT", "http://127.0.0.1:1");
-    done(command.output().unwrap()).expect(6).tells(&["127.0.0.1:1"]);
-    assert!(fs::read_dir(&place.lake).is_err(), "nothing came to be on the local disk");
+    done(command.output().unwrap()).expect(6).tells(&["127.0.0.1:1", "opening the lake `s3://"]);
+    let mut command = place.command(&["--landing", &format!("s3://{}/landing", bucket.name), "run"]);
+    command
+        .env("AWS_ENDPOINT", "http://127.0.0.1:1")
+        .env("AWS_ALLOW_HTTP", "true")
+        .env("AWS_REGION", "us-east-1");
+    command.env("AWS_ACCESS_KEY_ID", "tester").env("AWS_SECRET_ACCESS_KEY", SECRET);
+    done(command.output().unwrap()).expect(6).tells(&["127.0.0.1:1", "listing the landing `s3://"]);
 }
 
 #[test]
@@ -259,7 +265,8 @@ fn an_odd_key_is_refused_and_the_others_taken_in() {
         bucket.land(&[first, second].concat());
         let (_, expected) = bucket.local_run();
         // each of them in the middle of the others, and one at the very end
-        for key in ["readings//a.jsonl", "readings/a%0A.jsonl", "sites_%1B%5B2J.csv", "zzz%0A", "_staging%0A"] {
+        for key in ["readings//a.jsonl", "readings/a%0A.jsonl", "sites_%1B%5B2J.csv", "zzz%0A", "_staging%0A"]
+        {
             put(&format!("{}/landing/{key}", bucket.name), b"{}");
         }
         let done = bucket.medallion(command).expect(4);

@@ -101,7 +101,11 @@ fn each_mistake_is_told() {
     let model = |sql: &str| sql.to_owned();
     let cases: Vec<(&str, String, &[&str])> = vec![
         ("medallion.toml", "[project\n".to_owned(), &["medallion.toml:1: "]),
-        ("medallion.toml", "[landing]\nuri = \"x\"\n".to_owned(), &["medallion.toml: the key `project` is missing"]),
+        (
+            "medallion.toml",
+            "[landing]\nuri = \"x\"\n".to_owned(),
+            &["medallion.toml: the key `project` is missing"],
+        ),
         (
             "sql/bronze/readings.toml",
             edited("type = \"timestamp\"", "type = \"time\""),
@@ -127,7 +131,11 @@ fn each_mistake_is_told() {
             edited("partition = \"at\"", "partition = \"site\""),
             &["readings.toml:7: ", "date"],
         ),
-        ("sql/bronze/readings.toml", edited("key = [\"id\"]\n", ""), &["readings.toml: the key `key` is missing"]),
+        (
+            "sql/bronze/readings.toml",
+            edited("key = [\"id\"]\n", ""),
+            &["readings.toml: the key `key` is missing"],
+        ),
         ("sql/bronze/readings.toml", edited("\"note\"", "\"id\""), &["readings.toml", "`id`", "twice"]),
         ("sql/bronze/readings.toml", edited("\"note\"", "\"_rescued\""), &["readings.toml:15: ", "_rescued"]),
         ("sql/bronze/readings.toml", edited("amount < 0", "amount"), &["readings.toml", "not boolean"]),
@@ -264,7 +272,11 @@ fn every_mistake_of_a_file_is_told_and_nothing_that_follows_from_it() {
             "sql/bronze/readings.toml:19: `when` of `negative`: there is no column `amuont`; there is `amount`",
         ],
     );
-    told.tells(&["not checked, because they depend on these: ", "sql/silver/readings.sql", "sql/gold/daily.sql"]);
+    told.tells(&[
+        "not checked, because they depend on these: ",
+        "sql/silver/readings.sql",
+        "sql/gold/daily.sql",
+    ]);
 }
 
 #[test]
@@ -274,7 +286,12 @@ fn one_typo_is_one_problem() {
         ("sql/bronze/usage_events.toml", "format = \"jsonl\"", "format = \"jsonl", ""),
         ("sql/silver/users.sql", "accepted.users", "accepted.uesrs", "there is no table `accepted.uesrs`"),
         ("sql/gold/finops_daily_usage.toml", "partition =", "partitions =", "unknown field `partitions`"),
-        ("cql/tables/org_profile.cql", "create table", "creat table", "the file must hold one `create table`"),
+        (
+            "cql/tables/org_profile.cql",
+            "create table",
+            "creat table",
+            "the file must hold one `create table`",
+        ),
     ] {
         let place = Place::copied_reference();
         place.edit(path, from, to);

@@ -141,9 +141,9 @@ fn check_zones(
         };
         let has_partitions = plain == *input
             || broken.contains(&plain)
-            || pairs.get(&plain).is_some_and(|pair| {
-                !pair.manifest.partition.is_empty() || pair.damage.touches("partition")
-            });
+            || pairs
+                .get(&plain)
+                .is_some_and(|pair| !pair.manifest.partition.is_empty() || pair.damage.touches("partition"));
         if !allowed.contains(&plain.schema.as_str()) {
             let message = format!("a {} model may read {}, not `{plain}`", table.schema, allowed.join(", "));
             found.add_at(&code.file, &code.text, &plain.table, message);

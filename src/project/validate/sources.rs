@@ -258,7 +258,8 @@ pub(super) async fn check_rules(
 ) {
     let is_schema_known = !planner.is_broken(zone::BRONZE, &source.name);
     let Lenient { manifest, damage } = written;
-    let has_all_names = !manifest.columns.is_empty() && manifest.columns.iter().all(|column| !column.name.is_empty());
+    let has_all_names =
+        !manifest.columns.is_empty() && manifest.columns.iter().all(|column| !column.name.is_empty());
     // what is not there has been told already
     let is_told = |text: &str| text.is_empty() && (damage.touches("rules") || damage.touches("warnings"));
     let rules = source.rules.iter().map(|rule| (&rule.error_type, &rule.when));
