@@ -2,9 +2,13 @@
 
 use clap::Args;
 
+use serde_json::json;
+
+use super::output::Format;
 use super::{Places, output};
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::project::Project;
+use crate::project::diagnostics::{Diagnostic, Problems};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
@@ -18,9 +22,37 @@ pub struct CheckArgs {
 
 pub async fn run(places: &Places, args: &CheckArgs) -> Result<u8> {
     let project = match Project::check(&places.project).await? {
-        Err(problems) => return Err(problems.to_error()),
+        Err(problems) if places.format == Format::Table => return Err(problems.to_error()),
+        Err(problems) => {
+            print_problems(&problems, places.format)?;
+            return Ok(ErrorKind::Project.exit_code());
+        }
         Ok(project) => project,
     };
+    let connected = match args.connect {
+        true => Some(connect(places, &project).await?),
+        false => None,
+    };
+    if places.format != Format::Table {
+        if places.format == Format::Csv {
+            return print_problems(&Problems::default(), Format::Csv).map(|()| 0);
+        }
+        let mut told = json!({
+            "project": project.name,
+            "sources": project.sources.len(),
+            "models": project.models.len(),
+            "checks": project.checks.len(),
+            "questions": project.questions.len(),
+            "published_marts": project.marts.len(),
+            "problems": [],
+            "not_checked": [],
+        });
+        if let Some((keyspace, missing)) = connected {
+            told["keyspace"] = keyspace.into();
+            told["missing_tables"] = missing.into();
+        }
+        return output::print_text(&format!("{}\n", serde_json::to_string_pretty(&told)?)).map(|()| 0);
+    }
     let published = match project.marts.len() {
         0 => String::new(),
         marts => format!(", {marts} published marts"),
@@ -33,17 +65,30 @@ pub async fn run(places: &Places, args: &CheckArgs) -> Result<u8> {
         project.checks.len(),
         project.questions.len(),
     ))?;
-    if args.connect {
-        let (_, store) = places.cassandra(&project).await?;
-        let plan = store.check(&project).await?;
-        output::print_text(&match plan.missing.as_slice() {
-            [] => format!("keyspace `{}` fits: {} tables\n", store.keyspace(), project.marts.len()),
-            missing => format!(
-                "keyspace `{}` fits; the next run creates: {}\n",
-                store.keyspace(),
-                missing.join(", ")
-            ),
+    if let Some((keyspace, missing)) = connected {
+        output::print_text(&match missing.as_slice() {
+            [] => format!("keyspace `{keyspace}` fits: {} tables\n", project.marts.len()),
+            missing => format!("keyspace `{keyspace}` fits; the next run creates: {}\n", missing.join(", ")),
         })?;
     }
     Ok(0)
+}
+
+/// The keyspace, and the tables that it lacks.
+async fn connect(places: &Places, project: &Project) -> Result<(String, Vec<String>)> {
+    let (_, store) = places.cassandra(project).await?;
+    let plan = store.check(project).await?;
+    Ok((store.keyspace().to_owned(), plan.missing))
+}
+
+fn print_problems(problems: &Problems, format: Format) -> Result<()> {
+    if format == Format::Json {
+        return output::print_text(&format!("{}\n", serde_json::to_string_pretty(problems)?));
+    }
+    let names = ["file", "line", "message"].map(str::to_owned);
+    let cells = |problem: &Diagnostic| {
+        vec![problem.file.display().to_string(), problem.line.to_string(), problem.message.clone()]
+    };
+    let rows: Vec<Vec<String>> = problems.problems.iter().map(cells).collect();
+    output::print_cells(&names, &rows, format)
 }
