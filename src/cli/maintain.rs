@@ -137,7 +137,7 @@ pub async fn optimize(places: &Places, args: &OptimizeArgs) -> Result<u8> {
 
 pub async fn vacuum(places: &Places, args: &VacuumArgs) -> Result<u8> {
     let project = places.load().await?;
-    let lake = places.lake(&project)?;
+    let lake = places.lake(&project).await?;
     let _lock = match args.delete && args.older_than < LONGEST_JOB_MILLIS {
         true if lake.folder().is_none() => {
             return Err(Error::usage(
@@ -190,7 +190,7 @@ pub async fn vacuum(places: &Places, args: &VacuumArgs) -> Result<u8> {
 
 pub async fn gc(places: &Places, args: &GcArgs) -> Result<u8> {
     let project = places.load().await?;
-    let lake = places.lake(&project)?;
+    let lake = places.lake(&project).await?;
     let _lock = batch::lock(&lake)?;
     let mut run = places.open_on(project, lake, Progress::new(false)).await?;
     let gone = maintain::forget_runs(&mut run, args.keep_runs).await?;

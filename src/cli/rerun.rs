@@ -140,7 +140,7 @@ pub async fn run(places: &Places, args: &RerunArgs) -> Result<u8> {
     let request = args.request()?;
     let progress = Progress::new(!places.quiet);
     let project = places.load().await?;
-    let lake = places.lake(&project)?;
+    let lake = places.lake(&project).await?;
     let _lock = match args.dry_run {
         true => None,
         false => Some(batch::lock(&lake)?),

@@ -155,7 +155,7 @@ fn show(run: &RunRecord, format: Format) -> Result<u8> {
     for check in run.report["checks"].as_array().into_iter().flatten() {
         if check["rows"].as_i64() > Some(0) {
             page.push_str(&format!(
-                "\ncheck `{}` ({}): {} rows: {}",
+                "\ncheck `{}` ({}): {} rows of which this is not true: {}",
                 text(&check["name"]),
                 text(&check["severity"]),
                 check["rows"],

@@ -9,8 +9,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use super::output::{Format, print_rows, print_text};
-use super::run::render_balance;
-use super::{Places, metrics};
+use super::run::{render_balance, render_left};
+use super::{Places, metrics, open_run};
 use crate::error::{ErrorKind, Result};
 use crate::flow::report::Report;
 use crate::telemetry::Progress;
@@ -59,7 +59,8 @@ pub async fn run(places: &Places, args: &StreamArgs) -> Result<u8> {
     // from here on a signal finishes what was begun
     let stop = Stop::on_signals()?;
     let project = places.load().await?;
-    let lake = places.lake(&project)?;
+    let landing = places.landing(&project)?;
+    let lake = places.new_lake(&project)?;
     let _lock = stream::lock(&lake)?;
     let meter = Arc::new(Meter::default());
     if let Some(address) = args.metrics {
@@ -67,7 +68,7 @@ pub async fn run(places: &Places, args: &StreamArgs) -> Result<u8> {
         tracing::info!("metrics at http://{bound}/metrics");
     }
     let mut publisher = Publisher::new(places.serving(&project)?.map(|(_, target)| target));
-    let mut run = places.open_on(project, lake, Progress::new(false)).await?;
+    let mut run = open_run(project, landing, lake, Progress::new(false)).await?;
     let format = places.format;
     let mut watches = args
         .watch
@@ -102,8 +103,9 @@ pub async fn run(places: &Places, args: &StreamArgs) -> Result<u8> {
 fn render(totals: &Totals, report: &Report) -> String {
     let holds = report.balance.iter().all(|row| row.difference == 0);
     format!(
-        "{}\n{} micro-batches, {} files, {} records ({} late, {} refused) in {:.2} s\n{}\n",
+        "{}{}\n{} micro-batches, {} files, {} records ({} late, {} refused) in {:.2} s\n{}\n",
         render_balance(&report.balance, "lake"),
+        render_left(&report.left),
         totals.micro_batches,
         totals.files,
         totals.records,

@@ -90,7 +90,7 @@ pub async fn diff(places: &Places, args: &DiffArgs) -> Result<u8> {
 pub async fn restore(places: &Places, args: &RestoreArgs) -> Result<u8> {
     let progress = Progress::new(!places.quiet);
     let project = places.load().await?;
-    let lake = places.lake(&project)?;
+    let lake = places.lake(&project).await?;
     let _lock = batch::lock(&lake)?;
     let mut run = places.open_on(project, lake, progress.clone()).await?;
     let tables: Vec<TableName> = match args.what.as_str() {

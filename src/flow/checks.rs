@@ -13,6 +13,7 @@ use crate::error::{During, Error, Result};
 use crate::project::manifest::{CheckScope, SeverityName};
 use crate::project::sql::TableName;
 use crate::project::{Check, sql};
+use crate::telemetry::counted;
 
 /// How a check ended.
 #[derive(Debug, Clone, Serialize)]
@@ -28,6 +29,15 @@ pub struct CheckResult {
 impl CheckResult {
     pub fn has_failed(&self) -> bool {
         self.severity == "fail" && self.rows > 0
+    }
+
+    /// What was found, and what should be true instead.
+    pub fn finding(&self) -> String {
+        format!(
+            "{} of which this is not true: {}",
+            counted(usize::try_from(self.rows).unwrap_or(0), "row"),
+            self.description
+        )
     }
 }
 

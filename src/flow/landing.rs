@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use arrow::array::AsArray;
+use serde::Serialize;
 use tokio::runtime::Handle;
 
 use super::Run;
@@ -26,22 +27,34 @@ pub struct Pending {
 }
 
 /// What lies in landing and is not taken in.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub struct Left {
+    #[serde(rename = "refused_files")]
     pub refused: Vec<NotTaken>,
     /// Files whose content is other than when they were taken in.
+    #[serde(rename = "changed_files")]
     pub changed: Vec<NotTaken>,
-    /// Complete files of no source.
+    /// How many complete files are of no source.
+    #[serde(rename = "unclaimed_files")]
+    pub num_unclaimed: usize,
+    /// The first of them.
     pub unclaimed: Vec<String>,
 }
+
+/// So many files of no source are named.
+const NAMED: usize = 5;
 
 impl Left {
     /// What a person must look at; the run's exit code says so.
     pub fn problems(&self) -> Vec<String> {
-        let refused =
-            self.refused.iter().map(|file| format!("landing file `{}` is refused: {}", file.path, file.reason));
-        let changed =
-            self.changed.iter().map(|file| format!("landing file changed: `{}` has {}", file.path, file.reason));
+        let refused = self
+            .refused
+            .iter()
+            .map(|file| format!("landing file `{}` is refused: {}", file.path, file.reason));
+        let changed = self
+            .changed
+            .iter()
+            .map(|file| format!("landing file changed: `{}` has {}", file.path, file.reason));
         changed.chain(refused).collect()
     }
 }
@@ -87,7 +100,9 @@ async fn compare(
         }
     }
     let changed = changed_files(run, &touched).await?;
-    Ok((new, Left { refused: listing.refused, changed, unclaimed: listing.unclaimed }))
+    let num_unclaimed = listing.unclaimed.len();
+    let unclaimed = listing.unclaimed.into_iter().take(NAMED).collect();
+    Ok((new, Left { refused: listing.refused, changed, num_unclaimed, unclaimed }))
 }
 
 /// Batches that were written ahead and that bronze does not have: a run ended before it came to them.

@@ -8,7 +8,8 @@ use std::fs::{File, TryLockError};
 use crate::error::{Error, Result};
 use crate::lake::Lake;
 
-const NAME: &str = "_medallion.lock";
+/// In the lake's folder.
+pub const NAME: &str = "_medallion.lock";
 
 /// Held as long as it lives.
 #[derive(Debug)]

@@ -132,7 +132,9 @@ pub async fn settle(run: &mut Run, report: &mut Report) -> Result<()> {
         report.balance = balance::compute(run).await?;
         report.close(run).await?;
     } else {
+        report.run_id = None;
         report.balance = balance::stored(run).await?;
+        report.balance.retain(|row| row.scope == "lake");
     }
     run.lake.sync().await?;
     if report.commits == 0 {

@@ -16,6 +16,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use futures::TryStreamExt;
 use object_store::aws::AmazonS3Builder;
 use object_store::azure::MicrosoftAzureBuilder;
 use object_store::gcp::GoogleCloudStorageBuilder;
@@ -113,14 +114,15 @@ pub fn open_root(url: &Url, create: bool) -> Result<Root> {
     macro_rules! cloud {
         ($builder:ident) => {{
             let variables = std::env::vars().map(|(name, value)| (name.to_lowercase(), value));
-            let builder = variables.fold($builder::new().with_url(url.to_string()), |builder, (name, value)| {
-                match name.parse() {
+            let builder = variables.fold(
+                $builder::new().with_url(url.to_string()),
+                |builder, (name, value)| match name.parse() {
                     Ok(key) if CLOUD_VARIABLES.iter().any(|prefix| name.starts_with(prefix)) => {
                         builder.with_config(key, value)
                     }
                     _ => builder,
-                }
-            });
+                },
+            );
             let store = Arc::new(builder.build().map_err(|error| unusable(error.into()))?);
             (Arc::clone(&store) as Arc<dyn ObjectStore>, Some(store as Arc<dyn PaginatedListStore>))
         }};
@@ -143,13 +145,25 @@ pub fn open_root(url: &Url, create: bool) -> Result<Root> {
 
 const CLOUD_VARIABLES: [&str; 3] = ["aws_", "google_", "azure_"];
 
+impl Root {
+    /// Stands for a folder that is not there: nothing can be read from it.
+    pub fn absent(url: &Url) -> Root {
+        Root {
+            store: Arc::new(InMemory::new()),
+            url: url.clone(),
+            folder: url.to_file_path().ok(),
+            pages: None,
+        }
+    }
+}
+
 impl Lake {
-    /// Opens the lake at `url`; a local folder is created.
+    /// Opens the lake at `url`; with `create` a local folder is made where there is none.
     ///
     /// # Errors
     /// As [`open_root`].
-    pub fn open(url: &Url) -> Result<Lake> {
-        let root = open_root(url, true).during(|| "opening the lake".to_owned())?;
+    pub fn open(url: &Url, create: bool) -> Result<Lake> {
+        let root = open_root(url, create).during(|| "opening the lake".to_owned())?;
         let mut durable = None;
         let store: Arc<dyn ObjectStore> = match &root.folder {
             Some(folder) => {
@@ -197,6 +211,16 @@ impl Lake {
 
     pub fn url(&self) -> &Url {
         &self.inner.url
+    }
+
+    /// Whether anything lies below a zone.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn has_zone(&self, zone: &str) -> Result<bool> {
+        let mut listed = self.inner.store.list(Some(&Path::from(zone)));
+        let found = listed.try_next().await.map_err(Error::from);
+        Ok(found.during(|| format!("looking into the lake `{}`", self.inner.url))?.is_some())
     }
 
     /// The local folder, where the lake is on a local disk.

@@ -165,7 +165,7 @@ impl<'a> Stream<'a> {
 
     async fn work(&mut self, failures: &mut u32) -> Result<Report> {
         let known = ledger::files(&self.run.ledger.files).await?;
-        self.report.left_in_landing(&landing::left(self.run, &known).await?);
+        self.report.left_in_landing(landing::left(self.run, &known).await?);
         for problem in &self.report.problems {
             tracing::error!("{problem}");
         }
@@ -346,7 +346,7 @@ impl<'a> Stream<'a> {
         let begun = Instant::now();
         if self.last_compare.elapsed() >= COMPARE_EVERY {
             let known = ledger::files(&self.run.ledger.files).await?;
-            self.report.left_in_landing(&landing::left(self.run, &known).await?);
+            self.report.left_in_landing(landing::left(self.run, &known).await?);
             self.last_compare = Instant::now();
         }
         if self.num_batches > 0 {
@@ -364,7 +364,7 @@ impl<'a> Stream<'a> {
         self.publisher.follow(self.run).await;
         self.run.begin_again().await;
         let mut next = Report::begin(self.run);
-        next.problems = self.report.problems.clone();
+        next.left_in_landing(self.report.left.clone());
         let report = std::mem::replace(&mut self.report, next);
         let verdict = report.verdict();
         for line in &verdict {
