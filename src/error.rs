@@ -135,9 +135,34 @@ impl<T, E: Into<Error>> During<T> for std::result::Result<T, E> {
 
 impl From<object_store::Error> for Error {
     fn from(error: object_store::Error) -> Self {
-        Error::unavailable("object store request failed").because(error)
+        let text = error.to_string();
+        let missing = CREDENTIALS.iter().find(|(place, _)| text.contains(place));
+        match missing {
+            Some((_, variables)) => {
+                Error::unavailable(format!("no credentials for the object store: set {variables}"))
+                    .because(error)
+            }
+            None => Error::unavailable("object store request failed").because(error),
+        }
     }
 }
+
+/// Where clouds are asked for credentials when none are given, which answers on their own machines only; and what gives
+/// them.
+const CREDENTIALS: [(&str, &str); 4] = [
+    (
+        "169.254.169.254/metadata/identity",
+        "`AZURE_STORAGE_ACCOUNT_NAME` and `AZURE_STORAGE_ACCOUNT_KEY` (or `AZURE_STORAGE_SAS_KEY`)",
+    ),
+    ("169.254.169.254/computeMetadata", GOOGLE_CREDENTIALS),
+    ("metadata.google.internal", GOOGLE_CREDENTIALS),
+    (
+        "169.254.169.254",
+        "`AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY` (and `AWS_REGION`, `AWS_ENDPOINT` where needed)",
+    ),
+];
+
+const GOOGLE_CREDENTIALS: &str = "`GOOGLE_APPLICATION_CREDENTIALS` or `GOOGLE_SERVICE_ACCOUNT`, a key file";
 
 impl From<datafusion::error::DataFusionError> for Error {
     fn from(error: datafusion::error::DataFusionError) -> Self {
@@ -149,8 +174,62 @@ impl From<datafusion::error::DataFusionError> for Error {
             E::ArrowError(..) | E::Execution(_) => ErrorKind::Data,
             _ => ErrorKind::Bug,
         };
-        // the library appends a backtrace when one is asked for; people want the sentence
-        Error::new(kind, error.strip_backtrace())
+        Error::new(kind, message_of(&error))
+    }
+}
+
+/// What a query's error says, in our words where we have them, without the library's inner names and its backtrace.
+pub fn message_of(error: &datafusion::error::DataFusionError) -> String {
+    use datafusion::common::SchemaError;
+    use datafusion::error::DataFusionError as E;
+    use datafusion::sql::sqlparser::parser::ParserError;
+    let root = error.find_root();
+    let text = match root {
+        E::SchemaError(schema, _) => match schema.as_ref() {
+            SchemaError::FieldNotFound { field, valid_fields } => {
+                let known: Vec<&str> = valid_fields.iter().map(|field| field.name()).collect();
+                return no_such_column(&field.flat_name(), field.name(), &known);
+            }
+            other => other.to_string(),
+        },
+        E::SQL(parser, _) => match parser.as_ref() {
+            ParserError::ParserError(text) | ParserError::TokenizerError(text) => text.clone(),
+            ParserError::RecursionLimitExceeded => "it is nested too deeply".to_owned(),
+        },
+        other => other.strip_backtrace(),
+    };
+    const PREFIXES: [&str; 5] = [
+        "Error during planning: ",
+        "Execution error: ",
+        "This feature is not implemented: ",
+        "Arrow error: ",
+        "Schema error: ",
+    ];
+    let mut text = text.as_str();
+    while let Some(rest) = PREFIXES.iter().find_map(|prefix| text.strip_prefix(prefix)) {
+        text = rest;
+    }
+    let text = text.replace("medallion.", "");
+    match text.strip_prefix("table '").and_then(|rest| rest.strip_suffix("' not found")) {
+        Some(table) => format!("there is no table `{table}`"),
+        None => text,
+    }
+}
+
+fn no_such_column(written: &str, name: &str, known: &[&str]) -> String {
+    use datafusion::common::utils::datafusion_strsim::levenshtein;
+    let most = (name.len() / 3).max(2);
+    let mut near: Vec<(usize, &str)> = known
+        .iter()
+        .map(|known| (levenshtein(name, known), *known))
+        .filter(|(far, _)| *far <= most)
+        .collect();
+    near.sort_unstable();
+    near.dedup();
+    let near: Vec<String> = near.iter().take(3).map(|(_, known)| format!("`{known}`")).collect();
+    match near.as_slice() {
+        [] => format!("there is no column `{written}`"),
+        near => format!("there is no column `{written}`; there is {}", near.join(", ")),
     }
 }
 
@@ -196,5 +275,31 @@ mod tests {
             .during("run 7");
         assert_eq!(error.to_string(), "run 7: writing `bronze.users`: commit failed: disk full");
         assert_eq!(error.kind().exit_code(), 6);
+    }
+    #[test]
+    fn missing_credentials_are_said_so() {
+        let asked = |place: &str| {
+            let source = format!("Error performing PUT http://{place}/ in 1s: connection refused").into();
+            Error::from(object_store::Error::Generic { store: "S3", source }).to_string()
+        };
+        for (place, variable) in [
+            ("169.254.169.254/latest/api/token", "AWS_ACCESS_KEY_ID"),
+            ("169.254.169.254/metadata/identity/oauth2/token", "AZURE_STORAGE_ACCOUNT_KEY"),
+            ("metadata.google.internal/computeMetadata/v1", "GOOGLE_SERVICE_ACCOUNT"),
+        ] {
+            let told = asked(place);
+            assert!(
+                told.starts_with("no credentials for the object store: set ") && told.contains(variable),
+                "{told}"
+            );
+        }
+        assert!(asked("s3.example.org/bucket").starts_with("object store request failed"));
+    }
+
+    #[test]
+    fn an_unknown_column_is_told_with_the_nearest_names() {
+        let told = no_such_column("u.nmae", "nmae", &["site", "name", "named", "opened", "name"]);
+        assert_eq!(told, "there is no column `u.nmae`; there is `name`");
+        assert_eq!(no_such_column("x", "x", &["opened", "amount"]), "there is no column `x`");
     }
 }

@@ -23,7 +23,7 @@ pub struct DoctorArgs {
 pub async fn run(places: &Places, args: &DoctorArgs) -> Result<u8> {
     let progress = Progress::new(!places.quiet);
     let project = places.load().await?;
-    let lake = places.lake(&project)?;
+    let lake = places.lake(&project).await?;
     let mut found: Vec<Finding> = Vec::new();
     for name in doctor::tables(&project) {
         progress.stage(&format!("looking at {name}"));

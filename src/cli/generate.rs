@@ -29,13 +29,13 @@ use crate::telemetry::Progress;
 )]
 pub struct GenerateArgs {
     /// How many events; the other sources are sized by their queries
-    #[arg(long, value_name = "N", default_value_t = 43_200, value_parser = clap::value_parser!(i64).range(1..=1_000_000_000_000))]
+    #[arg(long, value_name = "N", default_value_t = 43_200, allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(1..=1_000_000_000_000))]
     events: i64,
     /// Over how many days they spread
-    #[arg(long, value_name = "D", default_value_t = 60, value_parser = clap::value_parser!(i64).range(1..=3650))]
+    #[arg(long, value_name = "D", default_value_t = 60, allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(1..=3650))]
     days: i64,
     /// The share of records with a fault, in percent
-    #[arg(long, value_name = "PCT", default_value = "2", value_parser = parse_percent)]
+    #[arg(long, value_name = "PCT", default_value = "2", allow_negative_numbers = true, value_parser = parse_percent)]
     dirty: f64,
     /// Other seeds give other data
     #[arg(long, value_name = "S", default_value_t = 1, allow_negative_numbers = true)]

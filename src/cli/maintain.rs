@@ -108,7 +108,7 @@ fn chosen(run: &Run, tables: &[String]) -> Result<Vec<TableName>> {
 pub async fn optimize(places: &Places, args: &OptimizeArgs) -> Result<u8> {
     let progress = Progress::new(!places.quiet);
     let project = places.load().await?;
-    let lake = places.lake(&project)?;
+    let lake = places.lake(&project).await?;
     let _files = lock::share_files(&lake)?;
     let run = places.open_on(project, lake, progress.clone()).await?;
     let mut done: Vec<Compacted> = Vec::new();
@@ -148,7 +148,7 @@ pub async fn optimize(places: &Places, args: &OptimizeArgs) -> Result<u8> {
 
 pub async fn vacuum(places: &Places, args: &VacuumArgs) -> Result<u8> {
     let project = places.load().await?;
-    let lake = places.lake(&project)?;
+    let lake = places.lake(&project).await?;
     let _locks = match args.delete && args.older_than < LONGEST_JOB_MILLIS {
         true if lake.folder().is_none() => {
             return Err(Error::usage(
@@ -201,7 +201,7 @@ pub async fn vacuum(places: &Places, args: &VacuumArgs) -> Result<u8> {
 
 pub async fn gc(places: &Places, args: &GcArgs) -> Result<u8> {
     let project = places.load().await?;
-    let lake = places.lake(&project)?;
+    let lake = places.lake(&project).await?;
     let _lock = args.turn.lock(&lake).await?;
     let forgotten = args.turn.insist(async || {
         let mut run = places.open_on(Arc::clone(&project), lake.clone(), Progress::new(false)).await?;

@@ -32,15 +32,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use url::Url;
 
 use self::output::Format;
-use crate::error::{Error, Result};
-use crate::flow::Run;
-use crate::lake::{Lake, open_root, parse_location};
+use crate::error::{Error, ErrorKind, Result};
+use crate::flow::{Run, lock};
+use crate::lake::{Lake, Root, open_root, parse_location};
 use crate::project::Project;
 use crate::project::manifest::ServingManifest;
 use crate::store::cassandra::{Cassandra, Target};
 use crate::telemetry::{self, Progress, Verbosity};
+use crate::zone;
 
 /// Moves landed files through bronze, silver and gold Delta tables, and proves that nothing was lost.
 #[derive(Debug, Parser)]
@@ -227,29 +229,77 @@ fn tell_of_end(teller: tokio::sync::oneshot::Sender<()>) {
     drop(teller);
 }
 
+async fn open_run(project: Arc<Project>, landing: Root, lake: Lake, progress: Progress) -> Result<Run> {
+    let url = lake.url().clone();
+    Run::open(project, landing, lake, progress).await.map_err(|error| match error.kind() {
+        ErrorKind::Unavailable => error.during(format!("opening the lake `{url}`")),
+        _ => error,
+    })
+}
+
 impl Places {
     async fn load(&self) -> Result<Arc<Project>> {
         Ok(Arc::new(Project::load(&self.project).await?))
     }
 
-    fn lake(&self, project: &Project) -> Result<Lake> {
-        let (base, text) = self.place(self.lake.as_deref(), project.lake.as_deref(), "lake", project);
-        Lake::open(&parse_location(text, &base)?)
+    /// The project's lake, made where there is none: for what takes files in.
+    fn new_lake(&self, project: &Project) -> Result<Lake> {
+        Lake::open(&self.lake_url(project)?, true)
     }
 
-    /// Opens the project's stores for reading, or for a run.
+    /// The project's lake, which must be there.
+    async fn lake(&self, project: &Project) -> Result<Lake> {
+        let url = self.lake_url(project)?;
+        let none = || {
+            Error::usage(format!("there is no lake at `{url}`; `medallion run` makes it, or mind `--lake`"))
+        };
+        let is_absent = url.scheme() == "file" && url.to_file_path().is_ok_and(|folder| !folder.exists());
+        if is_absent {
+            return Err(none());
+        }
+        let lake = Lake::open(&url, false)?;
+        // a first run that finds nothing leaves its lock only
+        let has_lock = lake.folder().is_some_and(|folder| folder.join(lock::WRITES).exists());
+        if has_lock || lake.has_zone(zone::LEDGER).await? { Ok(lake) } else { Err(none()) }
+    }
+
+    fn lake_url(&self, project: &Project) -> Result<Url> {
+        let (base, text) = self.place(self.lake.as_deref(), project.lake.as_deref(), "lake", project);
+        parse_location(text, &base)
+    }
+
+    /// Where the project's files land, which must be there: for what takes them in.
+    fn landing(&self, project: &Project) -> Result<Root> {
+        let url = self.landing_url(project)?;
+        open_root(&url, false).map_err(|error| match error.kind() {
+            ErrorKind::Unavailable => Error::unavailable(format!(
+                "can't open the landing `{url}`; make the folder, or mind `--landing`: {error}"
+            )),
+            _ => error.during("opening landing"),
+        })
+    }
+
+    fn landing_url(&self, project: &Project) -> Result<Url> {
+        let (base, text) =
+            self.place(self.landing.as_deref(), project.landing.as_deref(), "landing", project);
+        parse_location(text, &base)
+    }
+
+    /// Opens the project's lake, which must be there.
     async fn open(&self, progress: Progress) -> Result<Run> {
         let project = self.load().await?;
-        let lake = self.lake(&project)?;
+        let lake = self.lake(&project).await?;
         self.open_on(project, lake, progress).await
     }
 
+    /// Landing may be gone: of what is in the lake only the rest of a few long records is read from there.
     async fn open_on(&self, project: Arc<Project>, lake: Lake, progress: Progress) -> Result<Run> {
-        let (base, text) =
-            self.place(self.landing.as_deref(), project.landing.as_deref(), "landing", &project);
-        let landing = open_root(&parse_location(text, &base)?, false)
-            .map_err(|error| error.during("opening landing"))?;
-        Run::open(project, landing, lake, progress).await
+        let url = self.landing_url(&project)?;
+        let landing = match open_root(&url, false) {
+            Err(error) if error.kind() == ErrorKind::Unavailable => Root::absent(&url),
+            opened => opened.map_err(|error| error.during("opening landing"))?,
+        };
+        open_run(project, landing, lake, progress).await
     }
 
     /// The cluster that marts are published to; `None` where neither the caller nor the project names one.

@@ -2,8 +2,10 @@
 
 use std::io::Write;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use arrow::array::RecordBatch;
+use arrow::datatypes::{DataType, Field, FieldRef, Schema};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 
 use crate::error::{Error, Result};
@@ -157,29 +159,53 @@ fn write_csv(batches: &[RecordBatch], out: &mut impl Write) -> Result<()> {
 }
 
 fn flat(batch: &RecordBatch) -> Result<RecordBatch> {
-    use arrow::datatypes::{DataType, Field, Schema};
     let options = FormatOptions::new().with_null("");
     let mut fields = Vec::new();
     let mut columns = Vec::new();
     for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
         if !column.data_type().is_nested() {
             fields.push(Field::clone(field));
-            columns.push(std::sync::Arc::clone(column));
+            columns.push(Arc::clone(column));
             continue;
         }
         let formatter = ArrayFormatter::try_new(column, &options)?;
         let texts = (0..column.len()).map(|row| Some(formatter.value(row).to_string()));
         fields.push(Field::new(field.name(), DataType::Utf8View, true));
-        columns.push(std::sync::Arc::new(texts.collect::<arrow::array::StringViewArray>()));
+        columns.push(Arc::new(texts.collect::<arrow::array::StringViewArray>()));
     }
-    Ok(RecordBatch::try_new(std::sync::Arc::new(Schema::new(fields)), columns)?)
+    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
+}
+
+/// The type whose JSON says exactly what a value of `data_type` is: readers make doubles of JSON's numbers, which keep 15
+/// digits, so decimals are text.
+fn exact(data_type: &DataType) -> DataType {
+    let field = |field: &FieldRef| Arc::new(Field::clone(field).with_data_type(exact(field.data_type())));
+    match data_type {
+        DataType::Decimal128(..) | DataType::Decimal256(..) => DataType::Utf8,
+        DataType::List(item) => DataType::List(field(item)),
+        DataType::Struct(fields) => DataType::Struct(fields.iter().map(field).collect()),
+        DataType::Map(entries, is_sorted) => DataType::Map(field(entries), *is_sorted),
+        other => other.clone(),
+    }
+}
+
+fn exact_rows(batch: &RecordBatch) -> Result<RecordBatch> {
+    let schema = batch.schema();
+    let mut fields = Vec::new();
+    let mut columns = Vec::new();
+    for (field, column) in schema.fields().iter().zip(batch.columns()) {
+        let kind = exact(column.data_type());
+        columns.push(arrow::compute::cast(column, &kind)?);
+        fields.push(Field::clone(field).with_data_type(kind));
+    }
+    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
 }
 
 fn write_json(batches: &[RecordBatch], out: &mut impl Write) -> Result<()> {
     let builder = arrow::json::WriterBuilder::new().with_explicit_nulls(true);
     let mut writer = builder.build::<_, arrow::json::writer::JsonArray>(&mut *out);
     for batch in batches {
-        writer.write(batch)?;
+        writer.write(&exact_rows(batch)?)?;
     }
     writer.finish()?;
     drop(writer);

@@ -23,8 +23,11 @@ pub struct QuarantineArgs {
 
 #[derive(Debug, Subcommand)]
 enum QuarantineCommand {
-    /// Count refused records by source, date and error type
-    List(Filter),
+    /// Count refused records by source and error type
+    #[command(after_help = "Examples:\n  \
+        medallion quarantine list                        one line per source and error type, with the first and last date\n  \
+        medallion quarantine list --by-date --source users")]
+    List(ListArgs),
     /// Show refused records: file, line, reason and the raw bytes
     #[command(after_help = "Examples:\n  \
         medallion quarantine show --source usage_events --error-type malformed --limit 5\n  \
@@ -98,6 +101,15 @@ impl Filter {
 }
 
 #[derive(Debug, Args)]
+struct ListArgs {
+    #[command(flatten)]
+    filter: Filter,
+    /// One line per date, too
+    #[arg(long)]
+    by_date: bool,
+}
+
+#[derive(Debug, Args)]
 struct ShowArgs {
     #[command(flatten)]
     filter: Filter,
@@ -109,8 +121,9 @@ struct ShowArgs {
 #[derive(Debug, Serialize)]
 struct Group {
     source: String,
-    date: String,
     error_type: String,
+    first_date: String,
+    last_date: String,
     records: i64,
     example: String,
 }
@@ -126,13 +139,16 @@ struct Record {
     source_line: i64,
     raw: String,
     raw_hex: String,
+    /// The record's length.
     raw_bytes: i64,
+    /// Whether `raw` and `raw_hex` hold all of it.
+    raw_is_whole: bool,
 }
 
 pub async fn run(places: &Places, args: &QuarantineArgs) -> Result<u8> {
     match &args.command {
-        QuarantineCommand::List(filter) => {
-            list(&places.open(Progress::new(false)).await?, filter, places.format).await
+        QuarantineCommand::List(args) => {
+            list(&places.open(Progress::new(false)).await?, args, places.format).await
         }
         QuarantineCommand::Show(args) => {
             show(&places.open(Progress::new(false)).await?, args, places.format).await
@@ -189,19 +205,26 @@ async fn read(
     Ok(frame.collect().await?)
 }
 
-async fn list(run: &Run, filter: &Filter, format: Format) -> Result<u8> {
+async fn list(run: &Run, args: &ListArgs, format: Format) -> Result<u8> {
+    let filter = &args.filter;
+    let group = if args.by_date { "error_type, date" } else { "error_type" };
+    let select = format!(
+        "select error_type, min(date), max(date), count(*), min(reason) from {{table}} where {{where}} group by {group} \
+         order by {group}"
+    );
     let mut groups = Vec::new();
     for source in sources(run, filter)? {
-        let select = "select date, error_type, count(*) as records, min(reason) as example from {table} where {where} \
-                      group by date, error_type order by date, error_type";
-        for batch in read(run, &source, filter, select).await? {
+        for batch in read(run, &source, filter, &select).await? {
+            let date =
+                |at: usize, row: usize| date_text(batch.column(at).as_primitive::<Date32Type>().value(row));
             for row in 0..batch.num_rows() {
                 groups.push(Group {
                     source: source.clone(),
-                    date: date_text(batch.column(0).as_primitive::<Date32Type>().value(row)),
-                    error_type: batch.column(1).as_string_view().value(row).to_owned(),
-                    records: batch.column(2).as_primitive::<Int64Type>().value(row),
-                    example: batch.column(3).as_string_view().value(row).to_owned(),
+                    error_type: batch.column(0).as_string_view().value(row).to_owned(),
+                    first_date: date(1, row),
+                    last_date: date(2, row),
+                    records: batch.column(3).as_primitive::<Int64Type>().value(row),
+                    example: batch.column(4).as_string_view().value(row).to_owned(),
                 });
             }
         }
@@ -210,16 +233,24 @@ async fn list(run: &Run, filter: &Filter, format: Format) -> Result<u8> {
         print_text(&format!("{}\n", serde_json::to_string_pretty(&groups)?))?;
         return Ok(0);
     }
-    let names = ["source", "date", "error type", "records", "for example"].map(str::to_owned);
+    if groups.is_empty() && format == Format::Table {
+        print_text(NOTHING)?;
+        return Ok(0);
+    }
+    let names = ["source", "error_type", "first_date", "last_date", "records", "example"].map(str::to_owned);
     let rows: Vec<Vec<String>> = groups
         .into_iter()
         .map(|group| {
-            vec![group.source, group.date, group.error_type, group.records.to_string(), plain(&group.example)]
+            let example = plain(&group.example);
+            let records = group.records.to_string();
+            vec![group.source, group.error_type, group.first_date, group.last_date, records, example]
         })
         .collect();
     print_cells(&names, &rows, format)?;
     Ok(0)
 }
+
+const NOTHING: &str = "no refused record is like that\n";
 
 async fn show(run: &Run, args: &ShowArgs, format: Format) -> Result<u8> {
     let mut records: Vec<Record> = Vec::new();
@@ -250,6 +281,7 @@ async fn show(run: &Run, args: &ShowArgs, format: Format) -> Result<u8> {
                     raw: String::from_utf8_lossy(&raw).into_owned(),
                     raw_hex: raw.iter().map(|byte| format!("{byte:02x}")).collect(),
                     raw_bytes: integer(7, row),
+                    raw_is_whole: integer(7, row) == i64::try_from(raw.len()).unwrap_or(i64::MAX),
                 });
             }
         }
@@ -258,10 +290,17 @@ async fn show(run: &Run, args: &ShowArgs, format: Format) -> Result<u8> {
         print_text(&format!("{}\n", serde_json::to_string_pretty(&records)?))?;
         return Ok(0);
     }
+    if records.is_empty() {
+        print_text(NOTHING)?;
+    }
     for record in records {
         let column = record.column.map(|column| format!(" in `{column}`")).unwrap_or_default();
+        let part = match record.raw_is_whole {
+            true => String::new(),
+            false => format!("  ({})\n", quarantine::PART),
+        };
         print_text(&format!(
-            "{}:{} ({}, {})\n  {}{column}: {}\n  {}\n\n",
+            "{}:{} ({}, {})\n  {}{column}: {}\n  {}\n{part}\n",
             plain(&record.source_file),
             record.source_line,
             record.source,

@@ -8,15 +8,17 @@ use arrow::datatypes::DataType;
 use clap::Args;
 use datafusion::common::ScalarValue;
 use datafusion::prelude::DataFrame;
+use serde_json::json;
 
 use super::Places;
-use super::output::{Format, print_rows, print_text};
+use super::output::{Format, print_cells, print_rows, print_text};
 use crate::decode::Type;
 use crate::engine;
 use crate::error::{During, Error, ErrorKind, Result};
 use crate::flow::travel::AsOf;
 use crate::flow::{Run, checks};
 use crate::project::Question;
+use crate::project::manifest::ParameterManifest;
 use crate::telemetry::Progress;
 
 #[derive(Debug, Args)]
@@ -56,13 +58,7 @@ fn parse_parameter(text: &str) -> std::result::Result<(String, String), String> 
 
 pub async fn run(places: &Places, args: &QueryArgs) -> Result<u8> {
     let Some(name) = &args.question else {
-        let project = places.load().await?;
-        for question in &project.questions {
-            print_text(&format!("{}: {}\n", question.name, question.title))?;
-            for (name, parameter) in &question.parameters {
-                print_text(&format!("  {name} ({}): {}\n", parameter.type_name, parameter.description))?;
-            }
-        }
+        list(&places.load().await?.questions, places.format)?;
         return Ok(0);
     };
     let mut run = places.open(Progress::new(false)).await?;
@@ -74,7 +70,12 @@ pub async fn run(places: &Places, args: &QueryArgs) -> Result<u8> {
         run.travel(as_of, &query).await?;
     }
     let question = run.project.question(name)?;
-    let given: BTreeMap<String, String> = args.parameters.iter().cloned().collect();
+    let mut given: BTreeMap<String, String> = BTreeMap::new();
+    for (name, value) in &args.parameters {
+        if given.insert(name.clone(), value.clone()).is_some() {
+            return Err(Error::usage(format!("the parameter `{name}` is given twice")));
+        }
+    }
     if let Some(unknown) =
         given.keys().find(|name| !question.parameters.iter().any(|(known, _)| known == *name))
     {
@@ -86,7 +87,7 @@ pub async fn run(places: &Places, args: &QueryArgs) -> Result<u8> {
         )));
     }
     let batches = match args.store {
-        Store::Gold => answer(&run, question, &given).await?.0,
+        Store::Gold => answer(&run, question, &given).await.map_err(|error| of_parameters(error, &given))?.0,
         Store::Cassandra => {
             let project = std::sync::Arc::clone(&run.project);
             let (_, store) = places.cassandra(&project).await?;
@@ -106,6 +107,71 @@ pub async fn run(places: &Places, args: &QueryArgs) -> Result<u8> {
     };
     print_rows(&batches, places.format)?;
     Ok(0)
+}
+
+/// The questions and their parameters.
+fn list(questions: &[Question], format: Format) -> Result<()> {
+    let parameters = |question: &Question| {
+        let of = |(name, parameter): &(String, ParameterManifest)| {
+            json!({"name": name, "type": parameter.type_name, "description": parameter.description,
+                   "is_required": parameter.default.is_none()})
+        };
+        question.parameters.iter().map(of).collect::<Vec<_>>()
+    };
+    match format {
+        Format::Json => {
+            let all: Vec<_> = questions
+                .iter()
+                .map(|question| {
+                    json!({"question": question.name, "title": question.title, "parameters": parameters(question)})
+                })
+                .collect();
+            print_text(&format!("{}\n", serde_json::to_string_pretty(&all)?))
+        }
+        Format::Csv => {
+            let names = ["question", "title", "parameters"].map(str::to_owned);
+            let row = |question: &Question| {
+                let names: Vec<&str> = question.parameters.iter().map(|(name, _)| name.as_str()).collect();
+                vec![question.name.clone(), question.title.clone(), names.join(" ")]
+            };
+            print_cells(&names, &questions.iter().map(row).collect::<Vec<_>>(), format)
+        }
+        Format::Table => {
+            let mut text = String::new();
+            for question in questions {
+                text.push_str(&format!("{}: {}\n", question.name, question.title));
+                for (name, parameter) in &question.parameters {
+                    text.push_str(&format!(
+                        "  {name} ({}): {}\n",
+                        parameter.type_name, parameter.description
+                    ));
+                }
+            }
+            print_text(&text)
+        }
+    }
+}
+
+/// What the question makes of values that the caller gave is the caller's.
+fn of_parameters(error: Error, given: &BTreeMap<String, String>) -> Error {
+    if given.is_empty() || !matches!(error.kind(), ErrorKind::Project | ErrorKind::Data) {
+        return error;
+    }
+    let values: Vec<String> = given.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    Error::usage(format!("can't be answered with `{}`: {error}", values.join("`, `")))
+}
+
+/// How a value of the type is written.
+fn written_as(ty: Type) -> String {
+    match ty {
+        Type::Text => "a text".to_owned(),
+        Type::Boolean => "`true` or `false`".to_owned(),
+        Type::Int | Type::BigInt => "a whole number".to_owned(),
+        Type::Double => "a number".to_owned(),
+        Type::Decimal { .. } => format!("a number that fits {ty}"),
+        Type::Date => "a date, as 2025-08-31".to_owned(),
+        Type::Timestamp => "a time, as 2025-08-31T12:00:00Z".to_owned(),
+    }
 }
 
 /// Answers every question with its default parameters.
@@ -149,7 +215,8 @@ async fn plan(
         let ty = Type::from_str(&parameter.type_name).map_err(Error::project)?;
         let value = match (given.get(name), &parameter.default) {
             (Some(text), _) => ScalarValue::try_from_string(text.clone(), &ty.arrow()).map_err(|error| {
-                Error::usage(format!("the parameter `{name}` is not a {ty}: `{text}`")).because(error)
+                tracing::debug!(%error, "not a {ty}");
+                Error::usage(format!("the parameter `{name}` must be {}, not `{text}`", written_as(ty)))
             })?,
             (None, Some(default)) => {
                 default_value(run, default, ty).await.during(|| format!("finding the default of `{name}`"))?

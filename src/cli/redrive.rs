@@ -116,6 +116,8 @@ pub async fn export(places: &Places, args: &ExportArgs) -> Result<u8> {
                 let (file, line) = (&record.source_file, record.source_line);
                 if let Some(whole) = quarantine::raw_bytes(&run, &source.name, file, line).await? {
                     record.raw = whole;
+                } else {
+                    tracing::warn!("{file}:{line}: {}", quarantine::PART);
                 }
             }
             let line = match args.form {
@@ -149,6 +151,7 @@ fn json_line(source: &str, record: &Refused) -> String {
         "source_line": record.source_line,
         "batch_id": record.batch_id,
         "raw_bytes": record.raw_bytes,
+        "raw_is_whole": record.raw_bytes == i64::try_from(record.raw.len()).unwrap_or(i64::MAX),
         "raw": String::from_utf8_lossy(&record.raw),
         "raw_hex": record.raw.iter().map(|byte| format!("{byte:02x}")).collect::<String>(),
     });
@@ -242,7 +245,7 @@ async fn decide(
 ) -> Result<u8> {
     let progress = Progress::new(!places.quiet);
     let project = places.load().await?;
-    let lake = places.lake(&project)?;
+    let lake = places.lake(&project).await?;
     let _lock = match work.is_dry {
         true => None,
         false => Some(work.turn.lock(&lake).await?),

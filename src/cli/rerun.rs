@@ -147,7 +147,7 @@ pub async fn run(places: &Places, args: &RerunArgs) -> Result<u8> {
     let request = args.request()?;
     let progress = Progress::new(!places.quiet);
     let project = places.load().await?;
-    let lake = places.lake(&project)?;
+    let lake = places.lake(&project).await?;
     if args.dry_run {
         let run = places.open_on(project, lake, progress.clone()).await?;
         let plan = plan::plan(&run, &request).await?;

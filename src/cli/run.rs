@@ -6,11 +6,13 @@ use clap::Args;
 
 use super::output::{Format, print_text, text_table};
 use super::turn::patience;
-use super::{Places, publish, query};
+use super::{Places, open_run, publish, query};
 use crate::error::{ErrorKind, Result};
 use crate::flow::balance::{BalanceRow, RECORDS};
+use crate::flow::landing::Left;
 use crate::flow::lock;
 use crate::flow::report::Report;
+use crate::source::files::NotTaken;
 use crate::telemetry::{Progress, counted};
 use crate::trigger::batch;
 
@@ -36,13 +38,14 @@ pub struct RunArgs {
 pub async fn run(places: &Places, args: &RunArgs) -> Result<u8> {
     let progress = Progress::new(!places.quiet);
     let project = places.load().await?;
-    let lake = places.lake(&project)?;
+    let landing = places.landing(&project)?;
+    let lake = places.new_lake(&project)?;
     // taken before the tables are looked at, so that what is seen is what the run works on
     let _lock = match args.wait {
         None => lock::acquire(&lake)?,
         wait => lock::wait(&lake, wait).await?,
     };
-    let mut run = places.open_on(project, lake, progress.clone()).await?;
+    let mut run = open_run(project, landing, lake, progress.clone()).await?;
     let report = batch::run(&mut run, args.full_refresh).await.inspect_err(|_| progress.finish());
     let mut report = report?;
     let served = publish::follow_up(places, &run, Some(&mut report)).await;
@@ -77,15 +80,11 @@ fn render_lake(report: &Report) -> String {
         for (name, count) in &report.warnings {
             text.push_str(&format!("  {count:>8}  {name}\n"));
         }
+        text.push_str(&render_left(&report.left));
         return text;
     }
-    let mut text = format!("run {}: {}\n\n", report.run_id, counted(report.new_files, "new file"));
-    if report.unclaimed_files > 0 {
-        text.push_str(&format!(
-            "in landing but of no source: {}\n\n",
-            counted(report.unclaimed_files, "file")
-        ));
-    }
+    let run = report.run_id.map_or_else(String::new, |id| format!(" {id}"));
+    let mut text = format!("run{run}: {}\n\n", counted(report.new_files, "new file"));
     let names = ["table", "rows written", "what"].map(str::to_owned);
     let rows: Vec<Vec<String>> = report
         .steps
@@ -110,12 +109,13 @@ fn render_lake(report: &Report) -> String {
             text.push_str(&format!("  {count:>8}  {name}\n"));
         }
         for check in report.checks.iter().filter(|check| check.rows > 0) {
-            text.push_str(&format!("  {:>8}  {}: {}\n", check.rows, check.name, check.description));
+            text.push_str(&format!("  {:>8}  `{}` found {}\n", check.rows, check.name, check.finding()));
             for detail in &check.details {
                 text.push_str(&format!("            {detail}\n"));
             }
         }
     }
+    text.push_str(&render_left(&report.left));
     let holds = report.balance.iter().all(|row| row.difference == 0);
     text.push_str(&format!(
         "\n{} in {:.2} s, {}\n",
@@ -127,6 +127,28 @@ fn render_lake(report: &Report) -> String {
         report.seconds,
         counted(report.commits, "commit"),
     ));
+    text
+}
+
+/// What lies in landing and is not taken in.
+pub fn render_left(left: &Left) -> String {
+    const NAMED: usize = 20;
+    let mut text = String::new();
+    let files: Vec<&NotTaken> = left.changed.iter().chain(&left.refused).collect();
+    if !files.is_empty() {
+        text.push_str("\nNOT TAKEN IN\n");
+        for file in files.iter().take(NAMED) {
+            text.push_str(&format!("  {}: {}\n", file.path, file.reason));
+        }
+        if files.len() > NAMED {
+            text.push_str(&format!("  and {} more\n", files.len() - NAMED));
+        }
+    }
+    if left.num_unclaimed > 0 {
+        let more = if left.num_unclaimed > left.unclaimed.len() { ", …" } else { "" };
+        let count = counted(left.num_unclaimed, "file");
+        text.push_str(&format!("\nof no source: {count} ({}{more})\n", left.unclaimed.join(", ")));
+    }
     text
 }
 

@@ -160,7 +160,7 @@ fn show(run: &RunRecord, format: Format) -> Result<u8> {
                 outcome => outcome,
             };
             page.push_str(&format!(
-                "\ncheck `{}` ({}): {} rows: {}",
+                "\ncheck `{}` ({}): {} rows of which this is not true: {}",
                 text(&check["name"]),
                 text(outcome),
                 check["rows"],

@@ -1,13 +1,17 @@
 //! `medallion sql`
 
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
 use clap::Args;
 use datafusion::prelude::SQLOptions;
 
 use super::{Places, output};
 use crate::engine;
-use crate::error::Result;
-use crate::flow::checks;
+use crate::error::{Error, ErrorKind, Result};
 use crate::flow::travel::AsOf;
+use crate::flow::{Run, checks};
+use crate::project::sql;
 use crate::telemetry::Progress;
 
 #[derive(Debug, Args)]
@@ -28,21 +32,34 @@ pub struct SqlArgs {
 }
 
 pub async fn run(places: &Places, args: &SqlArgs) -> Result<u8> {
+    sql::parse(&args.query).map_err(|(_, message)| match message.as_str() {
+        sql::NOT_ONE_QUERY => Error::usage("`sql` takes one query, a `select`, and changes nothing"),
+        _ => Error::usage(message),
+    })?;
     let mut run = places.open(Progress::new(false)).await?;
+    let batches = rows(&mut run, args).await.map_err(|error| match error.kind() {
+        // it is the caller's query, not the project or its data
+        ErrorKind::Project | ErrorKind::Data => Error::usage(error.to_string()),
+        _ => error,
+    })?;
+    output::print_rows(&batches, places.format)?;
+    Ok(0)
+}
+
+async fn rows(run: &mut Run, args: &SqlArgs) -> Result<Vec<RecordBatch>> {
     if let Some(as_of) = args.as_of {
         run.travel(as_of, &args.query).await?;
     }
     let context = engine::context(&run.state);
-    checks::register_inputs(&run, &context, &args.query).await?;
+    checks::register_inputs(run, &context, &args.query).await?;
     let read_only =
         SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
     let frame = context.sql_with_options(&args.query, read_only).await?;
-    let schema = std::sync::Arc::new(frame.schema().as_arrow().clone());
+    let schema = Arc::new(frame.schema().as_arrow().clone());
     let mut batches = frame.collect().await?;
     if batches.is_empty() {
         // no rows have columns too
-        batches.push(arrow::array::RecordBatch::new_empty(schema));
+        batches.push(RecordBatch::new_empty(schema));
     }
-    output::print_rows(&batches, places.format)?;
-    Ok(0)
+    Ok(batches)
 }

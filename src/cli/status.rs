@@ -39,7 +39,8 @@ pub struct StatusArgs {
 #[derive(Debug, Default, Serialize)]
 struct TableStatus {
     table: String,
-    version: i64,
+    /// None of a table that is not there yet.
+    version: Option<i64>,
     rows: u64,
     partitions: usize,
     files: usize,
@@ -144,7 +145,7 @@ fn print(tables: &[TableStatus], last: Option<&RunRecord>, format: Format) -> Re
         .map(|status| {
             vec![
                 status.table.clone(),
-                status.version.to_string(),
+                number(status.version),
                 status.rows.to_string(),
                 status.partitions.to_string(),
                 status.files.to_string(),
@@ -161,7 +162,7 @@ fn print(tables: &[TableStatus], last: Option<&RunRecord>, format: Format) -> Re
                 counted(status.late.map(|all| all.to_string()), status.late_last_run),
                 status.watermark.clone().unwrap_or_default(),
                 status.lag_seconds.map(duration_text).unwrap_or_default(),
-                number(status.age_seconds),
+                status.age_seconds.map(duration_text).unwrap_or_default(),
                 status
                     .is_fresh
                     .map(|is_fresh| if is_fresh { "yes" } else { "NO" })
@@ -291,13 +292,13 @@ fn judge(status: &mut TableStatus, run: &Run, objective: Option<i64>, since: Opt
 
 async fn look(table: &Table) -> Result<TableStatus> {
     let Some(snapshot) = table.snapshot() else {
-        return Ok(TableStatus { table: table.name().to_owned(), version: -1, ..TableStatus::default() });
+        return Ok(TableStatus { table: table.name().to_owned(), ..TableStatus::default() });
     };
     let depth = snapshot.metadata.partition_columns.len();
     let info = table.info_at(snapshot.version).await.unwrap_or_default();
     Ok(TableStatus {
         table: table.name().to_owned(),
-        version: table.version(),
+        version: Some(table.version()),
         rows: table.num_records(),
         partitions: if depth == 0 { 0 } else { table.partitions(depth).len() },
         files: snapshot.files.len(),

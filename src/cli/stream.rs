@@ -9,9 +9,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use super::output::{Format, print_rows, print_text};
-use super::run::render_balance;
+use super::run::{render_balance, render_left};
 use super::turn::patience;
-use super::{Places, metrics};
+use super::{Places, metrics, open_run};
 use crate::error::{ErrorKind, Result};
 use crate::flow::lock::{self, Seat};
 use crate::flow::report::Report;
@@ -66,7 +66,8 @@ pub async fn run(places: &Places, args: &StreamArgs) -> Result<u8> {
     let target = places.serving(&project)?.map(|(_, target)| target);
     // from here on a signal finishes what was begun
     let stop = Stop::on_signals()?;
-    let lake = places.lake(&project)?;
+    let landing = places.landing(&project)?;
+    let lake = places.new_lake(&project)?;
     let longest = args.wait.unwrap_or(lock::BESIDE_A_STREAM);
     let mut seat = tokio::select! {
         seat = Seat::take(&lake, longest) => seat?,
@@ -81,7 +82,7 @@ pub async fn run(places: &Places, args: &StreamArgs) -> Result<u8> {
         tracing::info!("metrics at http://{bound}/metrics");
     }
     let mut publisher = Publisher::new(target);
-    let mut run = places.open_on(project, lake, Progress::new(false)).await?;
+    let mut run = open_run(project, landing, lake, Progress::new(false)).await?;
     let format = places.format;
     let mut watches = args
         .watch
@@ -116,8 +117,9 @@ pub async fn run(places: &Places, args: &StreamArgs) -> Result<u8> {
 fn render(totals: &Totals, report: &Report) -> String {
     let holds = report.balance.iter().all(|row| row.difference == 0);
     format!(
-        "{}\n{} micro-batches, {} files, {} records ({} late, {} refused) in {:.2} s\n{}\n",
+        "{}{}\n{} micro-batches, {} files, {} records ({} late, {} refused) in {:.2} s\n{}\n",
         render_balance(&report.balance, "lake"),
+        render_left(&report.left),
         totals.micro_batches,
         totals.files,
         totals.records,

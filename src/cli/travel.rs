@@ -96,7 +96,7 @@ pub async fn diff(places: &Places, args: &DiffArgs) -> Result<u8> {
 pub async fn restore(places: &Places, args: &RestoreArgs) -> Result<u8> {
     let progress = Progress::new(!places.quiet);
     let project = places.load().await?;
-    let lake = places.lake(&project)?;
+    let lake = places.lake(&project).await?;
     let _lock = args.turn.lock(&lake).await?;
     let done = args.turn.insist(async || {
         let mut run = places.open_on(Arc::clone(&project), lake.clone(), progress.clone()).await?;

@@ -26,34 +26,83 @@ pub const RECORDS: &str = "records";
 /// Decimal digits of a sum.
 const SCALE: usize = 6;
 
-/// One line of the balance. Amounts are in millionths, records too.
+/// One line of the balance. Amounts are in millionths, records too; as JSON records are whole numbers, amounts texts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "Shown", try_from = "Shown")]
 pub struct BalanceRow {
     /// `run`: what this run added; `lake`: everything.
     pub scope: String,
     pub source: String,
     pub measure: String,
-    #[serde(serialize_with = "as_text", deserialize_with = "from_text")]
     pub landed: i128,
-    #[serde(serialize_with = "as_text", deserialize_with = "from_text")]
     pub accepted: i128,
-    #[serde(serialize_with = "as_text", deserialize_with = "from_text")]
     pub duplicates: i128,
-    #[serde(serialize_with = "as_text", deserialize_with = "from_text")]
     pub superseded: i128,
-    #[serde(serialize_with = "as_text", deserialize_with = "from_text")]
     pub quarantined: i128,
-    #[serde(serialize_with = "as_text", deserialize_with = "from_text")]
     pub difference: i128,
 }
 
-fn as_text<S: serde::Serializer>(amount: &i128, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-    serializer.serialize_str(&decimal_text(*amount))
+/// A line of the balance as JSON has it.
+#[derive(Serialize, Deserialize)]
+struct Shown {
+    scope: String,
+    source: String,
+    measure: String,
+    landed: Side,
+    accepted: Side,
+    duplicates: Side,
+    superseded: Side,
+    quarantined: Side,
+    difference: Side,
 }
 
-fn from_text<'de, D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<i128, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    text.replacen('.', "", 1).parse().map_err(serde::de::Error::custom)
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum Side {
+    Records(i64),
+    Amount(String),
+}
+
+impl From<BalanceRow> for Shown {
+    fn from(row: BalanceRow) -> Self {
+        let side = |millionths: i128| match row.measure == RECORDS {
+            true => Side::Records(i64::try_from(millionths / 1_000_000).unwrap_or(i64::MAX)),
+            false => Side::Amount(decimal_text(millionths)),
+        };
+        Shown {
+            landed: side(row.landed),
+            accepted: side(row.accepted),
+            duplicates: side(row.duplicates),
+            superseded: side(row.superseded),
+            quarantined: side(row.quarantined),
+            difference: side(row.difference),
+            scope: row.scope,
+            source: row.source,
+            measure: row.measure,
+        }
+    }
+}
+
+impl TryFrom<Shown> for BalanceRow {
+    type Error = std::num::ParseIntError;
+
+    fn try_from(shown: Shown) -> std::result::Result<Self, Self::Error> {
+        let side = |side: Side| match side {
+            Side::Records(records) => Ok(i128::from(records) * 1_000_000),
+            Side::Amount(text) => text.replacen('.', "", 1).parse(),
+        };
+        Ok(BalanceRow {
+            landed: side(shown.landed)?,
+            accepted: side(shown.accepted)?,
+            duplicates: side(shown.duplicates)?,
+            superseded: side(shown.superseded)?,
+            quarantined: side(shown.quarantined)?,
+            difference: side(shown.difference)?,
+            scope: shown.scope,
+            source: shown.source,
+            measure: shown.measure,
+        })
+    }
 }
 
 /// `12.500000` for 12,500,000 millionths.

@@ -18,6 +18,7 @@ use crate::project::check::{Check, Finds, Outcome};
 use crate::project::manifest::{CheckScope, SeverityName};
 use crate::project::sql;
 use crate::project::sql::TableName;
+use crate::telemetry::counted;
 
 /// Details of a check that are told in one line.
 const TOLD_DETAILS: usize = 3;
@@ -44,12 +45,21 @@ impl CheckResult {
     pub fn has_failed(&self) -> bool {
         self.outcome == Outcome::Failed
     }
+
+    /// What was found, and what should be true instead.
+    pub fn finding(&self) -> String {
+        format!(
+            "{} of which this is not true: {}",
+            counted(usize::try_from(self.rows).unwrap_or(0), "row"),
+            self.description
+        )
+    }
 }
 
 /// What it found, in one line.
 impl std::fmt::Display for CheckResult {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "the check `{}` found {} rows: {}", self.name, self.rows, self.description)?;
+        write!(f, "the check `{}` found {}", self.name, self.finding())?;
         for detail in self.details.iter().take(TOLD_DETAILS) {
             write!(f, "; {detail}")?;
         }

@@ -16,6 +16,7 @@ use crate::lake::table::Table;
 use crate::ledger;
 use crate::project::Project;
 use crate::project::sql::TableName;
+use crate::source::files;
 use crate::zone;
 
 /// Something that was found.
@@ -226,6 +227,7 @@ pub async fn compare(run: &Run) -> Result<Vec<Finding>> {
             }
         }
     }
+    found.extend(landed_files_gone(run).await?);
     for source in &run.project.sources {
         let table = run.bronze_of(&source.name)?;
         let reported = run.ledger.landed.position(table.name());
@@ -277,4 +279,25 @@ pub async fn compare(run: &Run) -> Result<Vec<Finding>> {
         ));
     }
     Ok(found)
+}
+
+/// Files that were taken in should stay: exact bytes of refused records, and a new lake, come from there.
+async fn landed_files_gone(run: &Run) -> Result<Option<Finding>> {
+    let note =
+        |what: String| Finding::new(NOTE, "landing", what, "put it back from a backup: landing is to stay");
+    let listing = match files::list(&run.project, &run.landing).await {
+        Ok(listing) => listing,
+        Err(error) => return Ok(Some(note(error.to_string()))),
+    };
+    let there: BTreeSet<&str> = listing.files.iter().map(|file| file.path.as_str()).collect();
+    let known = ledger::files(&run.ledger.files).await?;
+    let gone: BTreeSet<&str> =
+        known.iter().map(|file| file.path.as_str()).filter(|path| !there.contains(path)).collect();
+    Ok(gone.first().map(|first| {
+        note(format!(
+            "{} of {} files that were taken in are gone, for example `{first}`",
+            gone.len(),
+            known.len()
+        ))
+    }))
 }

@@ -6,12 +6,13 @@
 use std::collections::{BTreeMap, HashMap};
 
 use arrow::array::AsArray;
+use serde::Serialize;
 use tokio::runtime::Handle;
 
 use super::Run;
 use crate::error::{Error, Result};
 use crate::ledger::{self, FileRecord};
-use crate::source::files::{self, LandedFile};
+use crate::source::files::{self, LandedFile, NotTaken};
 
 /// The input position of bronze and of bronze's part of quarantine: the number of the batch.
 pub const POSITION: &str = "landing";
@@ -22,9 +23,40 @@ pub struct Pending {
     /// Batches that were written ahead, oldest first, by source.
     pub batches: BTreeMap<i64, BTreeMap<String, Vec<FileRecord>>>,
     pub num_new_files: usize,
-    /// What a person must look at; the run's exit code says so.
-    pub problems: Vec<String>,
+    pub left: Left,
+}
+
+/// What lies in landing and is not taken in.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Left {
+    #[serde(rename = "refused_files")]
+    pub refused: Vec<NotTaken>,
+    /// Files whose content is other than when they were taken in.
+    #[serde(rename = "changed_files")]
+    pub changed: Vec<NotTaken>,
+    /// How many complete files are of no source.
+    #[serde(rename = "unclaimed_files")]
     pub num_unclaimed: usize,
+    /// The first of them.
+    pub unclaimed: Vec<String>,
+}
+
+/// So many files of no source are named.
+const NAMED: usize = 5;
+
+impl Left {
+    /// What a person must look at; the run's exit code says so.
+    pub fn problems(&self) -> Vec<String> {
+        let refused = self
+            .refused
+            .iter()
+            .map(|file| format!("landing file `{}` is refused: {}", file.path, file.reason));
+        let changed = self
+            .changed
+            .iter()
+            .map(|file| format!("landing file changed: `{}` has {}", file.path, file.reason));
+        changed.chain(refused).collect()
+    }
 }
 
 /// Finds new files and writes them ahead as one batch.
@@ -35,45 +67,42 @@ pub async fn discover(run: &mut Run) -> Result<Pending> {
     let known_files = ledger::files(&run.ledger.files).await?;
     let mut pending = unfinished(run, &known_files);
     let listing = files::list(&run.project, &run.landing).await?;
-    pending.num_unclaimed = listing.num_unclaimed;
-    let new = compare(run, &known_files, &listing, &mut pending.problems).await?;
-    pending.problems.extend(listing.refused);
+    let (new, left) = compare(run, &known_files, listing).await?;
+    pending.left = left;
     write_ahead(run, &new, &mut pending).await?;
     Ok(pending)
 }
 
-/// What a person must look at in landing: entries that are refused, known files that have changed.
+/// What lies in landing and is not taken in.
 ///
 /// # Errors
 /// The stores'.
-pub async fn problems(run: &Run, known_files: &[FileRecord]) -> Result<Vec<String>> {
+pub async fn left(run: &Run, known_files: &[FileRecord]) -> Result<Left> {
     let listing = files::list(&run.project, &run.landing).await?;
-    let mut problems = Vec::new();
-    compare(run, known_files, &listing, &mut problems).await?;
-    problems.extend(listing.refused);
-    Ok(problems)
+    Ok(compare(run, known_files, listing).await?.1)
 }
 
-/// The files that are new; of the known ones those that changed are problems.
+/// The files that are new, and what is not taken in.
 async fn compare(
     run: &Run,
     known_files: &[FileRecord],
-    listing: &files::Listing,
-    problems: &mut Vec<String>,
-) -> Result<Vec<LandedFile>> {
+    listing: files::Listing,
+) -> Result<(Vec<LandedFile>, Left)> {
     let known: HashMap<&str, &FileRecord> =
         known_files.iter().map(|file| (file.path.as_str(), file)).collect();
     let mut new: Vec<LandedFile> = Vec::new();
-    let mut touched: Vec<&LandedFile> = Vec::new();
-    for file in &listing.files {
+    let mut touched: Vec<LandedFile> = Vec::new();
+    for file in listing.files {
         match known.get(file.path.as_str()) {
-            None => new.push(file.clone()),
+            None => new.push(file),
             Some(known) if known.bytes.cast_unsigned() == file.bytes && known.modified == file.modified => {}
             Some(_) => touched.push(file),
         }
     }
-    problems.extend(changed_files(run, &touched).await?);
-    Ok(new)
+    let changed = changed_files(run, &touched).await?;
+    let num_unclaimed = listing.unclaimed.len();
+    let unclaimed = listing.unclaimed.into_iter().take(NAMED).collect();
+    Ok((new, Left { refused: listing.refused, changed, num_unclaimed, unclaimed }))
 }
 
 /// Batches that were written ahead and that bronze does not have: a run ended before it came to them.
@@ -131,12 +160,12 @@ fn is_consumed(run: &Run, source: &str, batch_id: i64) -> bool {
 }
 
 /// Known paths whose size or time differs now: those whose content differs too are problems.
-async fn changed_files(run: &Run, touched: &[&LandedFile]) -> Result<Vec<String>> {
+async fn changed_files(run: &Run, touched: &[LandedFile]) -> Result<Vec<NotTaken>> {
     if touched.is_empty() {
         return Ok(Vec::new());
     }
     let hashes = landed_hashes(run).await?;
-    let mut problems = Vec::new();
+    let mut changed = Vec::new();
     for file in touched {
         let Some(known) = hashes.get(&file.path) else {
             // written ahead but not taken in yet: what is there now is what will be read
@@ -150,14 +179,15 @@ async fn changed_files(run: &Run, touched: &[&LandedFile]) -> Result<Vec<String>
         })
         .await??;
         if hash.to_hex().as_str() != known {
-            problems.push(format!(
-                "landing file changed: `{}` has other content than when it was taken in; the new content is not \
-                 ingested, land it under a new name",
-                file.path
-            ));
+            changed.push(NotTaken {
+                path: file.path.clone(),
+                reason: "other content than when it was taken in; the new content is not ingested, land it under a \
+                         new name"
+                    .to_owned(),
+            });
         }
     }
-    Ok(problems)
+    Ok(changed)
 }
 
 /// Path to hash (hexadecimal BLAKE3) of every file that was taken in.

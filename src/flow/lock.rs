@@ -17,7 +17,8 @@ use std::time::{Duration, Instant};
 use crate::error::{Error, Result};
 use crate::lake::Lake;
 
-const WRITES: &str = "_medallion.lock";
+/// In the lake's folder, as the others.
+pub const WRITES: &str = "_medallion.lock";
 const WAITS: &str = "_medallion.wait";
 const STREAMS: &str = "_medallion.stream";
 const FILES: &str = "_medallion.files";

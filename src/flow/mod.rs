@@ -172,6 +172,10 @@ pub async fn settle(run: &mut Run, report: &mut Report) -> Result<()> {
             look(run, report).await?;
         }
         report.close(run).await?;
+    } else {
+        // nothing was done that would be a run
+        report.run_id = None;
+        report.balance.retain(|row| row.scope == "lake");
     }
     run.lake.sync().await?;
     if report.commits == 0 {

@@ -271,6 +271,10 @@ async fn fetch_raw(run: &Run, source: &Source, refused: &mut [Refused], before: 
     Ok(())
 }
 
+/// Said of a record whose bytes are not all there.
+pub const PART: &str =
+    "only its beginning: the landing file is gone or has changed, or the record is longer than 64 MiB";
+
 /// The exact bytes of one record, from its landing file; `None` where the file is gone or has changed.
 ///
 /// # Errors

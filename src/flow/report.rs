@@ -9,7 +9,7 @@ use super::balance::BalanceRow;
 use super::bronze::FileReport;
 use super::checks::CheckResult;
 use super::dirty::{self, Work};
-use super::landing::Pending;
+use super::landing::{Left, Pending};
 use super::model::{Computed, describe};
 use super::recent::Part;
 use super::serving::Publication;
@@ -24,11 +24,13 @@ use crate::telemetry::counted;
 /// The report of one run.
 #[derive(Debug, Serialize)]
 pub struct Report {
-    pub run_id: i64,
+    /// Its number in the ledger; none where nothing was changed.
+    pub run_id: Option<i64>,
     /// `run` or `stream`.
     pub command: String,
     pub new_files: usize,
-    pub unclaimed_files: usize,
+    #[serde(flatten)]
+    pub left: Left,
     pub steps: Vec<Step>,
     pub warnings: BTreeMap<String, u64>,
     pub checks: Vec<CheckResult>,
@@ -143,9 +145,9 @@ impl Report {
     pub fn begin(run: &Run) -> Self {
         Self {
             command: run.command.clone(),
-            run_id: run.id,
+            run_id: Some(run.id),
             new_files: 0,
-            unclaimed_files: 0,
+            left: Left::default(),
             steps: Vec::new(),
             warnings: BTreeMap::new(),
             checks: Vec::new(),
@@ -174,8 +176,13 @@ impl Report {
 
     pub(super) fn landing(&mut self, pending: &Pending) {
         self.new_files = pending.num_new_files;
-        self.unclaimed_files = pending.num_unclaimed;
-        self.problems.extend(pending.problems.iter().cloned());
+        self.left_in_landing(pending.left.clone());
+    }
+
+    /// What landing holds beside what is taken in.
+    pub fn left_in_landing(&mut self, left: Left) {
+        self.problems = left.problems();
+        self.left = left;
     }
 
     /// Whether the run changed anything.

@@ -28,7 +28,7 @@ use self::record::{Record, Rows, header};
 use crate::decode::{Format, Layout};
 use crate::error::{During, Error, Result};
 use crate::project::Project;
-use crate::project::diagnostics::{Diagnostic, to_error};
+use crate::project::diagnostics::{Diagnostic, Problems};
 use crate::project::source::{Mode, Source};
 use crate::telemetry::Progress;
 
@@ -127,8 +127,10 @@ async fn prepare<'a>(
         };
         files::refuse_used(&request.out, &source.files)?;
         progress.stage(&format!("planning {}", source.name));
-        let problem =
-            |(line, message)| to_error(&[Diagnostic { file: generator.file.clone(), line, message }]);
+        let problem = |(line, message)| {
+            let problem = Diagnostic { file: generator.file.clone(), line, message };
+            Problems { problems: vec![problem], not_checked: Vec::new() }.to_error()
+        };
         let frame = query::plan(&generator.sql, request.parameters).await.map_err(problem)?;
         let shape = query::shape(frame.schema().as_arrow(), &source.layout)
             .map_err(|mut problems| problem((0, problems.swap_remove(0).1)))?;

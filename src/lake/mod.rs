@@ -11,16 +11,21 @@ pub mod schema;
 pub mod table;
 pub mod write;
 
-use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use object_store::ObjectStore;
+use futures::TryStreamExt;
+use object_store::aws::AmazonS3Builder;
+use object_store::azure::MicrosoftAzureBuilder;
+use object_store::gcp::GoogleCloudStorageBuilder;
+use object_store::list::PaginatedListStore;
 use object_store::local::LocalFileSystem;
+use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
+use object_store::{ObjectStore, ObjectStoreScheme};
 use url::Url;
 
 use self::durable::Durable;
@@ -55,6 +60,16 @@ pub struct Root {
     pub store: Arc<dyn ObjectStore>,
     pub url: Url,
     pub folder: Option<PathBuf>,
+    /// Of a cloud's store: lists what lies below the root page by page.
+    pub pages: Option<Pages>,
+}
+
+/// A store that lists page by page, and the names that are asked for.
+#[derive(Clone)]
+pub struct Pages {
+    pub store: Arc<dyn PaginatedListStore>,
+    /// Empty, or ending with `/`.
+    pub prefix: String,
 }
 
 /// Turns a URI or a local path into a URL; a relative path is taken from `base`.
@@ -88,26 +103,67 @@ pub fn open_root(url: &Url, create: bool) -> Result<Root> {
             Error::unavailable(format!("can't open the folder `{}`", folder.display())).because(error)
         })?;
         let store = LocalFileSystem::new_with_prefix(&folder)?;
-        return Ok(Root { store: Arc::new(store), url: url.clone(), folder: Some(folder) });
+        return Ok(Root { store: Arc::new(store), url: url.clone(), folder: Some(folder), pages: None });
     }
-    let options: HashMap<String, String> = std::env::vars()
-        .filter(|(name, _)| ["AWS_", "GOOGLE_", "AZURE_"].iter().any(|prefix| name.starts_with(prefix)))
-        .map(|(name, value)| (name.to_lowercase(), value))
-        .collect();
-    let (store, path) = object_store::parse_url_opts(url, options).map_err(|error| {
+    let unusable = |error: Box<dyn std::error::Error + Send + Sync>| {
         Error::usage(format!("can't use `{}`; known are file, s3, gs, az and memory uris", url.scheme()))
             .because(error)
-    })?;
-    Ok(Root { store: Arc::new(PrefixStore::new(store, path)), url: url.clone(), folder: None })
+    };
+    let (scheme, path) = ObjectStoreScheme::parse(url).map_err(|error| unusable(error.into()))?;
+    // a builder takes the variables that it knows
+    macro_rules! cloud {
+        ($builder:ident) => {{
+            let variables = std::env::vars().map(|(name, value)| (name.to_lowercase(), value));
+            let builder = variables.fold(
+                $builder::new().with_url(url.to_string()),
+                |builder, (name, value)| match name.parse() {
+                    Ok(key) if CLOUD_VARIABLES.iter().any(|prefix| name.starts_with(prefix)) => {
+                        builder.with_config(key, value)
+                    }
+                    _ => builder,
+                },
+            );
+            let store = Arc::new(builder.build().map_err(|error| unusable(error.into()))?);
+            (Arc::clone(&store) as Arc<dyn ObjectStore>, Some(store as Arc<dyn PaginatedListStore>))
+        }};
+    }
+    let (store, pages): (Arc<dyn ObjectStore>, Option<Arc<dyn PaginatedListStore>>) = match scheme {
+        ObjectStoreScheme::AmazonS3 => cloud!(AmazonS3Builder),
+        ObjectStoreScheme::GoogleCloudStorage => cloud!(GoogleCloudStorageBuilder),
+        ObjectStoreScheme::MicrosoftAzure => cloud!(MicrosoftAzureBuilder),
+        ObjectStoreScheme::Memory => (Arc::new(InMemory::new()), None),
+        _ => return Err(unusable("there is no such store".into())),
+    };
+    let prefix = if path.as_ref().is_empty() { String::new() } else { format!("{path}/") };
+    Ok(Root {
+        store: Arc::new(PrefixStore::new(store, path)),
+        url: url.clone(),
+        folder: None,
+        pages: pages.map(|store| Pages { store, prefix }),
+    })
+}
+
+const CLOUD_VARIABLES: [&str; 3] = ["aws_", "google_", "azure_"];
+
+impl Root {
+    /// Stands for a folder that is not there: nothing can be read from it.
+    pub fn absent(url: &Url) -> Root {
+        Root {
+            store: Arc::new(InMemory::new()),
+            url: url.clone(),
+            folder: url.to_file_path().ok(),
+            pages: None,
+        }
+    }
 }
 
 impl Lake {
-    /// Opens the lake at `url`; a local folder is created.
+    /// Opens the lake at `url`; with `create` a local folder is made where there is none.
     ///
     /// # Errors
     /// As [`open_root`].
-    pub fn open(url: &Url) -> Result<Lake> {
-        let root = open_root(url, true).during(|| "opening the lake".to_owned())?;
+    pub fn open(url: &Url, create: bool) -> Result<Lake> {
+        let root = open_root(url, create).during(|| "opening the lake".to_owned())?;
         let mut durable = None;
         let store: Arc<dyn ObjectStore> = match &root.folder {
             Some(folder) => {
@@ -155,6 +211,16 @@ impl Lake {
 
     pub fn url(&self) -> &Url {
         &self.inner.url
+    }
+
+    /// Whether anything lies below a zone.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn has_zone(&self, zone: &str) -> Result<bool> {
+        let mut listed = self.inner.store.list(Some(&Path::from(zone)));
+        let found = listed.try_next().await.map_err(Error::from);
+        Ok(found.during(|| format!("looking into the lake `{}`", self.inner.url))?.is_some())
     }
 
     /// The local folder, where the lake is on a local disk.

@@ -356,6 +356,12 @@ pub struct Select {
     pub gold_sql: String,
 }
 
+/// The table that a question reads, where it says so.
+pub fn table_of(text: &str) -> Option<String> {
+    let after_from = text.split_whitespace().skip_while(|word| !word.eq_ignore_ascii_case("from")).nth(1)?;
+    Some(after_from.rsplit('.').next()?.trim_end_matches(';').to_lowercase())
+}
+
 /// Reads a question, and writes it for gold.
 ///
 /// # Errors

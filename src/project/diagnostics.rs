@@ -1,12 +1,15 @@
 //! Everything that is wrong with a project, collected so that it is reported at once.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
+
+use serde::Serialize;
 
 use crate::error::Error;
 
 /// One problem, where it is and what to do.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Diagnostic {
     /// Relative to the project.
     pub file: PathBuf,
@@ -24,10 +27,20 @@ impl fmt::Display for Diagnostic {
     }
 }
 
+/// Everything that is wrong with a project.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Problems {
+    /// By file and line.
+    pub problems: Vec<Diagnostic>,
+    /// Files that depend on what is wrong: they are right or wrong only when that is mended.
+    pub not_checked: Vec<PathBuf>,
+}
+
 /// The problems found so far.
 #[derive(Debug, Default)]
 pub struct Diagnostics {
     found: Vec<Diagnostic>,
+    not_checked: BTreeSet<PathBuf>,
 }
 
 impl Diagnostics {
@@ -48,6 +61,17 @@ impl Diagnostics {
         self.found.is_empty()
     }
 
+    /// The file depends on something that is wrong.
+    pub fn not_checked(&mut self, file: impl AsRef<Path>) {
+        self.not_checked.insert(file.as_ref().to_path_buf());
+    }
+
+    pub fn into_problems(self) -> Problems {
+        let not_checked = self.not_checked.iter().cloned().collect();
+        let problems = self.into_sorted();
+        Problems { problems, not_checked }
+    }
+
     pub fn into_sorted(mut self) -> Vec<Diagnostic> {
         self.found.sort();
         self.found.dedup();
@@ -55,15 +79,34 @@ impl Diagnostics {
     }
 }
 
-/// The problems of a project as the error that stops a command.
-pub fn to_error(found: &[Diagnostic]) -> Error {
-    let lines: Vec<String> = found.iter().map(|problem| format!("  {problem}")).collect();
-    let count = match found.len() {
-        1 => "1 problem".to_owned(),
-        many => format!("{many} problems"),
-    };
-    Error::project(format!("the project has {count}:\n{}", lines.join("\n")))
+impl Problems {
+    /// As the error that stops a command.
+    pub fn to_error(&self) -> Error {
+        let mut text = match self.problems.len() {
+            1 => "the project has 1 problem:".to_owned(),
+            many => format!("the project has {many} problems:"),
+        };
+        for problem in &self.problems {
+            text.push_str(&format!("\n  {problem}"));
+        }
+        let named: Vec<String> =
+            self.not_checked.iter().take(NAMED).map(|file| file.display().to_string()).collect();
+        if !named.is_empty() {
+            let more = match self.not_checked.len() - named.len() {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            text.push_str(&format!(
+                "\nnot checked, because they depend on these: {}{more}",
+                named.join(", ")
+            ));
+        }
+        Error::project(text)
+    }
 }
+
+/// So many files are named.
+const NAMED: usize = 5;
 
 /// The line (from 1) that mentions `word`, whole words first; 0 where none does.
 pub fn line_of(text: &str, word: &str) -> usize {

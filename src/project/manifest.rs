@@ -1,40 +1,41 @@
-//! A project as written: the TOML files, key by key. Unknown keys are refused; meaning is checked in [`super`].
+//! A project as written: the TOML files, key by key. Unknown keys are refused; meaning is checked in [`super`]. Every key
+//! has a default, so that a file with mistakes can be read past them; which ones must be there is said beside.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use super::lenient::Manifest;
 use super::stream::StreamLimits;
 
 /// `medallion.toml`.
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub struct ProjectManifest {
     pub project: About,
-    #[serde(default)]
     pub landing: Location,
-    #[serde(default)]
     pub lake: Location,
-    #[serde(default)]
     pub limits: Limits,
-    #[serde(default)]
     pub stream: StreamLimits,
-    #[serde(default)]
     pub serving: Option<ServingManifest>,
 }
 
+impl Manifest for ProjectManifest {
+    const REQUIRED: &[(&'static str, &[&'static str])] =
+        &[("", &["project"]), ("project", &["name"]), ("serving", &["keyspace"])];
+}
+
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub struct About {
     pub name: String,
-    #[serde(default)]
     pub description: String,
 }
 
 /// Where a zone is: a path relative to the project, or a URI.
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub struct Location {
     pub uri: Option<String>,
 }
@@ -68,18 +69,16 @@ impl Default for Limits {
 }
 
 /// Where the marts are published. Without hosts (here or from the caller) nothing is, and gold answers questions.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct ServingManifest {
     /// The Cassandra keyspace of the marts.
     pub keyspace: String,
     /// Nodes to begin with: `host` or `host:port`.
-    #[serde(default)]
     pub hosts: Vec<String>,
     /// The datacenter that is written and read.
     pub datacenter: Option<String>,
     /// Copies per datacenter, for a keyspace that is created: `NetworkTopologyStrategy`.
-    #[serde(default)]
     pub replication: BTreeMap<String, u32>,
     /// Copies in all, for a keyspace that is created without `replication`: `SimpleStrategy`.
     pub replication_factor: Option<u32>,
@@ -108,8 +107,8 @@ fn default_retry_seconds() -> u64 {
 }
 
 /// `sql/bronze/<source>.toml`.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct SourceManifest {
     pub description: String,
     pub files: String,
@@ -120,31 +119,38 @@ pub struct SourceManifest {
     pub event_time: Option<String>,
     pub watermark_delay: Option<String>,
     /// What becomes of a record behind the watermark.
-    #[serde(default)]
     pub late: LatePolicy,
     pub future_limit: Option<String>,
     /// How long there may be nothing new.
     pub freshness: Option<String>,
-    #[serde(default)]
     pub money: Vec<String>,
     pub columns: Vec<ColumnManifest>,
-    #[serde(default)]
     pub rules: Vec<RuleManifest>,
-    #[serde(default)]
     pub warnings: Vec<WarningManifest>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+impl Manifest for SourceManifest {
+    const REQUIRED: &[(&'static str, &[&'static str])] = &[
+        ("", &["description", "files", "format", "mode", "key", "partition", "columns"]),
+        ("columns", &["name", "type"]),
+        ("rules", &["error_type", "when", "reason"]),
+        ("warnings", &["name", "when"]),
+    ];
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FormatName {
+    #[default]
     Jsonl,
     Csv,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ModeName {
     /// Immutable facts: the first record of a key and date is the one.
+    #[default]
     Events,
     /// Versions of a thing: the latest record of a key is the one.
     Upserts,
@@ -161,21 +167,19 @@ pub enum LatePolicy {
     Quarantine,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct ColumnManifest {
     pub name: String,
     #[serde(rename = "type")]
     pub type_name: String,
-    #[serde(default)]
     pub required: bool,
-    #[serde(default)]
     pub description: String,
 }
 
 /// A record for which `when` is true is quarantined as `error_type`.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct RuleManifest {
     pub error_type: String,
     pub when: String,
@@ -183,26 +187,22 @@ pub struct RuleManifest {
 }
 
 /// A record for which `when` is true is counted.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct WarningManifest {
     pub name: String,
     pub when: String,
-    #[serde(default)]
     pub description: String,
 }
 
 /// `sql/silver/<table>.toml` and `sql/gold/<mart>.toml`.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct ModelManifest {
     pub description: String,
     /// Not stored: read by other models as if its query stood there.
-    #[serde(default)]
     pub view: bool,
-    #[serde(default)]
     pub key: Vec<String>,
-    #[serde(default)]
     pub partition: Vec<String>,
     /// The source whose accepted records this table holds one for one; the balance checks it.
     pub accounts_for: Option<String>,
@@ -213,26 +213,28 @@ pub struct ModelManifest {
     /// How long a change of an input may wait.
     pub freshness: Option<String>,
     /// How a partition of the output depends on the inputs, where it is not the same date of each.
-    #[serde(default)]
     pub inputs: BTreeMap<String, InputManifest>,
     /// What the columns mean, for the data dictionary.
-    #[serde(default)]
     pub columns: BTreeMap<String, String>,
 }
 
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
+impl Manifest for ModelManifest {
+    const REQUIRED: &[(&'static str, &[&'static str])] =
+        &[("", &["description"]), ("inputs.*", &["days_before"])];
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct InputManifest {
     /// `[from, to]`: a partition reads the input's dates from `to` days before to `from` days before its own.
     pub days_before: [u32; 2],
 }
 
 /// `sql/checks/<rule>.toml`.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct CheckManifest {
     pub description: String,
-    #[serde(default)]
     pub severity: SeverityName,
     /// By default `all` for a query, `changed` for a `kind`.
     pub scope: Option<CheckScope>,
@@ -274,6 +276,10 @@ pub enum KindName {
     Freshness,
 }
 
+impl Manifest for CheckManifest {
+    const REQUIRED: &[(&'static str, &[&'static str])] = &[("", &["description"])];
+}
+
 /// Which rows a check looks at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -294,20 +300,22 @@ pub enum SeverityName {
 }
 
 /// `cql/questions/<question>.toml`.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct QuestionManifest {
     pub title: String,
-    #[serde(default)]
     pub parameters: BTreeMap<String, ParameterManifest>,
 }
 
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
+impl Manifest for QuestionManifest {
+    const REQUIRED: &[(&'static str, &[&'static str])] = &[("", &["title"]), ("parameters.*", &["type"])];
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct ParameterManifest {
     #[serde(rename = "type")]
     pub type_name: String,
-    #[serde(default)]
     pub description: String,
     /// A query over gold that gives the value when the caller gives none.
     pub default: Option<String>,

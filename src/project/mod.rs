@@ -10,6 +10,7 @@ pub mod cql_type;
 pub mod diagnostics;
 pub mod fingerprint;
 mod graph;
+pub mod lenient;
 pub mod lineage;
 pub mod manifest;
 pub mod mart;
@@ -25,7 +26,7 @@ use std::path::{Path, PathBuf};
 use arrow::array::RecordBatch;
 
 use self::check::Check;
-use self::diagnostics::Diagnostic;
+use self::diagnostics::Problems;
 use self::manifest::{Limits, ParameterManifest, ServingManifest};
 use self::mart::Mart;
 use self::model::Model;
@@ -104,7 +105,7 @@ impl Project {
     pub async fn load(folder: &Path) -> Result<Project> {
         match Self::check(folder).await? {
             Ok(project) => Ok(project),
-            Err(problems) => Err(diagnostics::to_error(&problems)),
+            Err(problems) => Err(problems.to_error()),
         }
     }
 
@@ -112,7 +113,7 @@ impl Project {
     ///
     /// # Errors
     /// `Usage` where there is no project in the folder.
-    pub async fn check(folder: &Path) -> Result<std::result::Result<Project, Vec<Diagnostic>>> {
+    pub async fn check(folder: &Path) -> Result<std::result::Result<Project, Problems>> {
         if !folder.join("medallion.toml").is_file() {
             return Err(Error::usage(format!(
                 "there is no `medallion.toml` in `{}`; name the project's folder with `--project`",
@@ -120,11 +121,11 @@ impl Project {
             )));
         }
         let mut found = diagnostics::Diagnostics::default();
-        let written = read::read(folder, &mut found)?;
+        let written = read::read(folder, &mut found);
         let project = validate::validate(folder, written, &mut found).await;
         Ok(match project {
             Some(project) if found.is_empty() => Ok(project),
-            _ => Err(found.into_sorted()),
+            _ => Err(found.into_problems()),
         })
     }
 

@@ -1,13 +1,15 @@
-//! Reads a project's folder: which files there are, and their TOML.
+//! Reads a project's folder: which files there are, and their TOML. What can't be read is a problem like any other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::path::{Path, PathBuf};
 
-use serde::de::DeserializeOwned;
-
-use super::diagnostics::{Diagnostics, line_at};
+use super::cql::ServingTable;
+use super::diagnostics::Diagnostics;
+use super::lenient::{Damage, Lenient, Manifest};
 use super::manifest::{CheckManifest, ModelManifest, ProjectManifest, QuestionManifest, SourceManifest};
-use crate::error::{Error, Result};
+use super::sql::TableName;
+use crate::zone;
 
 /// A file of the project and its text.
 #[derive(Debug, Clone, Default)]
@@ -23,6 +25,7 @@ pub struct Pair<M> {
     pub code: Text,
     pub toml: Text,
     pub manifest: M,
+    pub damage: Damage,
 }
 
 /// A check's TOML, and its query where it has one.
@@ -31,13 +34,15 @@ pub struct CheckFiles {
     pub code: Option<Text>,
     pub toml: Text,
     pub manifest: CheckManifest,
+    pub damage: Damage,
 }
 
 /// Everything a project's folder holds, parsed but not yet validated.
 #[derive(Debug)]
 pub struct Written {
     pub project: ProjectManifest,
-    pub sources: BTreeMap<String, (Text, SourceManifest)>,
+    pub project_damage: Damage,
+    pub sources: BTreeMap<String, (Text, Lenient<SourceManifest>)>,
     pub silver: BTreeMap<String, Pair<ModelManifest>>,
     pub gold: BTreeMap<String, Pair<ModelManifest>>,
     pub checks: BTreeMap<String, CheckFiles>,
@@ -47,35 +52,92 @@ pub struct Written {
     pub tables: BTreeMap<String, Text>,
     pub publish: BTreeMap<String, Text>,
     pub questions: BTreeMap<String, Pair<QuestionManifest>>,
+    /// Files that are there, or should be, and have no text: by folder and name.
+    pub unread: BTreeSet<(&'static str, String)>,
 }
 
-/// # Errors
-/// `Unavailable` where a file can't be read.
-pub fn read(folder: &Path, found: &mut Diagnostics) -> Result<Written> {
-    let manifest = read_text(folder, Path::new("medallion.toml"))?;
-    // a manifest that can't be read is one problem; the others are looked for all the same
-    let project = parse::<ProjectManifest>(&manifest, found).unwrap_or_default();
-    let mut files = Files { folder, left: list(folder, Path::new("sql"))? };
-    files.left.extend(list(folder, Path::new("cql"))?);
-    let sources = files
-        .take("sql/bronze", "toml")?
-        .into_iter()
-        .filter_map(|(name, text)| Some((name, (text.clone(), parse(&text, found)?))))
-        .collect();
-    let silver = files.take_pairs("sql/silver", "sql", found)?;
-    let gold = files.take_pairs("sql/gold", "sql", found)?;
-    let checks = files.take_checks(found)?;
-    let questions = files.take_pairs("cql/questions", "cql", found)?;
-    let references = files.take("sql/reference", "csv")?;
-    let generators = files.take("sql/landing", "sql")?;
-    let watches = files.take("sql/watch", "sql")?;
-    let tables = files.take("cql/tables", "cql")?;
-    let publish = files.take("cql/publish", "cql")?;
-    for file in files.left {
-        found.add(&file, 0, "unused file; models are `sql/<zone>/<name>.sql` beside `<name>.toml`");
+impl Written {
+    /// The tables that would be there, could their files be read.
+    pub fn unread_tables(&self) -> impl Iterator<Item = TableName> {
+        self.unread.iter().flat_map(|(folder, name)| {
+            let zones: &[&str] = match *folder {
+                SOURCES => &[zone::BRONZE, zone::ACCEPTED, zone::VERSIONS, zone::QUARANTINE],
+                SILVER => &[zone::SILVER],
+                GOLD => &[zone::GOLD],
+                REFERENCES => &[zone::REFERENCE],
+                _ => &[],
+            };
+            zones.iter().map(|zone| TableName::new(zone, name))
+        })
     }
-    Ok(Written {
-        project,
+
+    /// Whether there is a serving table of that name that could not be read or understood.
+    pub fn is_unread_table(&self, name: &str, understood: &[ServingTable]) -> bool {
+        let is_there = self.tables.contains_key(name) || self.unread.contains(&(TABLES, name.to_owned()));
+        is_there && !understood.iter().any(|table| table.name == name)
+    }
+}
+
+const FOLDERS: [&str; 10] = [
+    SOURCES,
+    SILVER,
+    GOLD,
+    REFERENCES,
+    CHECKS,
+    "sql/landing",
+    "sql/watch",
+    TABLES,
+    "cql/publish",
+    "cql/questions",
+];
+
+const SOURCES: &str = "sql/bronze";
+const SILVER: &str = "sql/silver";
+const GOLD: &str = "sql/gold";
+const REFERENCES: &str = "sql/reference";
+const CHECKS: &str = "sql/checks";
+const TABLES: &str = "cql/tables";
+
+/// Reads everything that can be read; the rest is told.
+pub fn read(folder: &Path, found: &mut Diagnostics) -> Written {
+    let manifest = Path::new("medallion.toml");
+    let project = match read_text(folder, manifest, found) {
+        Some(text) => Lenient::<ProjectManifest>::parse(&text, found),
+        None => Lenient::absent(),
+    };
+    let mut left = list(folder, Path::new("sql"), found);
+    left.extend(list(folder, Path::new("cql"), found));
+    let mut files = Files { folder, left, unread: BTreeSet::new() };
+    let sources = files.take(SOURCES, "toml", found).into_iter();
+    let sources = sources
+        .map(|(name, text)| {
+            let read = Lenient::parse(&text, found);
+            (name, (text, read))
+        })
+        .collect();
+    let silver = files.take_pairs(SILVER, "sql", found);
+    let gold = files.take_pairs(GOLD, "sql", found);
+    let checks = files.take_checks(found);
+    let questions = files.take_pairs("cql/questions", "cql", found);
+    let references = files.take(REFERENCES, "csv", found);
+    let generators = files.take("sql/landing", "sql", found);
+    let watches = files.take("sql/watch", "sql", found);
+    let tables = files.take(TABLES, "cql", found);
+    let publish = files.take("cql/publish", "cql", found);
+    for file in &files.left {
+        let folder = file.parent().unwrap_or(file).to_string_lossy();
+        found.add(
+            file,
+            0,
+            match FOLDERS.contains(&folder.as_ref()) {
+                true => "unused file; models are `sql/<zone>/<name>.sql` beside `<name>.toml`".to_owned(),
+                false => format!("there is no folder `{folder}`; there are {}", FOLDERS.join(", ")),
+            },
+        );
+    }
+    Written {
+        project: project.manifest,
+        project_damage: project.damage,
         sources,
         silver,
         gold,
@@ -86,112 +148,156 @@ pub fn read(folder: &Path, found: &mut Diagnostics) -> Result<Written> {
         tables,
         publish,
         questions,
-    })
+        unread: files.unread,
+    }
 }
 
 struct Files<'a> {
     folder: &'a Path,
     /// Files that nothing has claimed yet.
     left: Vec<PathBuf>,
+    unread: BTreeSet<(&'static str, String)>,
 }
 
 impl Files<'_> {
-    fn take(&mut self, below: &str, extension: &str) -> Result<BTreeMap<String, Text>> {
-        let mut taken = BTreeMap::new();
-        let is_wanted = |file: &PathBuf| {
-            file.parent() == Some(Path::new(below))
-                && file.extension().is_some_and(|found| found == extension)
-        };
-        for file in self.left.extract_if(.., |file| is_wanted(file)) {
-            if let Some(name) = file.file_stem().and_then(|stem| stem.to_str()) {
-                taken.insert(name.to_owned(), read_text(self.folder, &file)?);
-            }
-        }
-        Ok(taken)
+    fn take(
+        &mut self,
+        below: &'static str,
+        extension: &str,
+        found: &mut Diagnostics,
+    ) -> BTreeMap<String, Text> {
+        let (taken, unread) = self.take_readable(below, extension, found);
+        self.unread.extend(unread.into_iter().map(|name| (below, name)));
+        taken
     }
 
-    fn take_checks(&mut self, found: &mut Diagnostics) -> Result<BTreeMap<String, CheckFiles>> {
-        let mut codes = self.take("sql/checks", "sql")?;
+    fn take_checks(&mut self, found: &mut Diagnostics) -> BTreeMap<String, CheckFiles> {
+        let (codes, unread_codes) = self.take_readable(CHECKS, "sql", found);
+        let (tomls, unread_tomls) = self.take_readable(CHECKS, "toml", found);
+        let mut codes = codes;
         let mut checks = BTreeMap::new();
-        for (name, toml) in self.take("sql/checks", "toml")? {
+        for (name, toml) in tomls {
+            let Lenient { manifest, damage } = Lenient::parse(&toml, found);
             let code = codes.remove(&name);
-            if let Some(manifest) = parse(&toml, found) {
-                checks.insert(name, CheckFiles { code, toml, manifest });
+            if code.is_some() || !unread_codes.contains(&name) {
+                checks.insert(name, CheckFiles { code, toml, manifest, damage });
             }
         }
         for (name, code) in codes {
-            found.add(&code.file, 0, format!("`{name}.toml` is missing beside it"));
+            if !unread_tomls.contains(&name) {
+                found.add(&code.file, 0, format!("`{name}.toml` is missing beside it"));
+            }
+            // what stands in it is examined all the same
+            let toml = Text { file: code.file.with_extension("toml"), text: String::new() };
+            let Lenient { manifest, damage } = Lenient::absent();
+            checks.insert(name, CheckFiles { code: Some(code), toml, manifest, damage });
         }
-        Ok(checks)
+        checks
     }
 
-    fn take_pairs<M: DeserializeOwned>(
+    /// What could be read, and the names of what could not.
+    fn take_readable(
         &mut self,
         below: &str,
         extension: &str,
         found: &mut Diagnostics,
-    ) -> Result<BTreeMap<String, Pair<M>>> {
-        let mut tomls = self.take(below, "toml")?;
-        let mut pairs = BTreeMap::new();
-        for (name, code) in self.take(below, extension)? {
-            let Some(toml) = tomls.remove(&name) else {
-                found.add(&code.file, 0, format!("`{name}.toml` is missing beside it"));
-                continue;
-            };
-            if let Some(manifest) = parse(&toml, found) {
-                pairs.insert(name, Pair { code, toml, manifest });
+    ) -> (BTreeMap<String, Text>, BTreeSet<String>) {
+        let (mut taken, mut unread) = (BTreeMap::new(), BTreeSet::new());
+        let is_wanted = |file: &PathBuf| {
+            file.parent() == Some(Path::new(below))
+                && file.extension().is_some_and(|found| found == extension)
+                && file.file_stem().is_some_and(|stem| stem.to_str().is_some())
+        };
+        for file in self.left.extract_if(.., |file| is_wanted(file)) {
+            let name = file.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+            match read_text(self.folder, &file, found) {
+                Some(text) => drop(taken.insert(name, text)),
+                None => drop(unread.insert(name)),
             }
         }
-        for (name, toml) in tomls {
-            found.add(&toml.file, 0, format!("`{name}.{extension}` is missing beside it"));
+        (taken, unread)
+    }
+
+    /// Of a query without its TOML, or with one that can't be read, what stands in it is examined all the same.
+    fn take_pairs<M: Manifest>(
+        &mut self,
+        below: &'static str,
+        extension: &str,
+        found: &mut Diagnostics,
+    ) -> BTreeMap<String, Pair<M>> {
+        let (mut tomls, unread_tomls) = self.take_readable(below, "toml", found);
+        let (codes, unread_codes) = self.take_readable(below, extension, found);
+        let mut pairs = BTreeMap::new();
+        for (name, code) in codes {
+            let toml = tomls.remove(&name);
+            if toml.is_none() && !unread_tomls.contains(&name) {
+                found.add(&code.file, 0, format!("`{name}.toml` is missing beside it"));
+            }
+            let read = toml.as_ref().map_or_else(Lenient::absent, |toml| Lenient::parse(toml, found));
+            let (manifest, damage) = (read.manifest, read.damage);
+            let absent = || Text { file: code.file.with_extension("toml"), text: String::new() };
+            let toml = toml.unwrap_or_else(absent);
+            pairs.insert(name, Pair { code, toml, manifest, damage });
         }
-        Ok(pairs)
+        for (name, toml) in tomls {
+            if !unread_codes.contains(&name) {
+                found.add(&toml.file, 0, format!("`{name}.{extension}` is missing beside it"));
+            }
+            Lenient::<M>::parse(&toml, found);
+            self.unread.insert((below, name));
+        }
+        self.unread.extend(unread_codes.into_iter().map(|name| (below, name)));
+        pairs
     }
 }
 
-fn parse<M: DeserializeOwned>(text: &Text, found: &mut Diagnostics) -> Option<M> {
-    match toml::from_str(&text.text) {
-        Ok(manifest) => Some(manifest),
+fn read_text(folder: &Path, file: &Path, found: &mut Diagnostics) -> Option<Text> {
+    let bytes = match std::fs::read(folder.join(file)) {
+        Ok(bytes) => bytes,
         Err(error) => {
-            let line = error.span().map_or(0, |span| line_at(&text.text, span.start));
-            found.add(&text.file, line, error.message());
+            let is_link = folder.join(file).is_symlink() && error.kind() == io::ErrorKind::NotFound;
+            let why = if is_link { "it is a link to nothing".to_owned() } else { error.to_string() };
+            found.add(file, 0, format!("can't be read: {why}"));
+            return None;
+        }
+    };
+    match String::from_utf8(bytes) {
+        Ok(text) => Some(Text { file: file.to_path_buf(), text }),
+        Err(error) => {
+            let good = error.utf8_error().valid_up_to();
+            let line = error.as_bytes()[..good].iter().filter(|byte| **byte == b'\n').count() + 1;
+            found.add(file, line, "is not valid UTF-8");
             None
         }
     }
 }
 
-fn read_text(folder: &Path, file: &Path) -> Result<Text> {
-    let text = std::fs::read_to_string(folder.join(file)).map_err(|error| {
-        Error::unavailable(format!("can't read `{}`", folder.join(file).display())).because(error)
-    })?;
-    Ok(Text { file: file.to_path_buf(), text })
-}
-
 /// Every file below `below`, relative to the project, sorted.
-fn list(folder: &Path, below: &Path) -> Result<Vec<PathBuf>> {
+fn list(folder: &Path, below: &Path, found: &mut Diagnostics) -> Vec<PathBuf> {
     let mut files = Vec::new();
     let mut folders = vec![below.to_path_buf()];
     while let Some(next) = folders.pop() {
-        let entries = match std::fs::read_dir(folder.join(&next)) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
-            Err(error) => {
-                return Err(Error::unavailable(format!("can't list `{}`", next.display())).because(error));
+        let listed = std::fs::read_dir(folder.join(&next)).and_then(|entries| {
+            for entry in entries {
+                let entry = entry?;
+                let name = entry.file_name();
+                if name.to_string_lossy().starts_with('.') {
+                    continue;
+                }
+                match entry.file_type()?.is_dir() {
+                    true => folders.push(next.join(name)),
+                    false => files.push(next.join(name)),
+                }
             }
-        };
-        for entry in entries {
-            let entry = entry?;
-            let name = entry.file_name();
-            if name.to_string_lossy().starts_with('.') {
-                continue;
+            Ok(())
+        });
+        match listed {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                found.add(&next, 0, format!("can't be listed: {error}"));
             }
-            let path = next.join(name);
-            match entry.file_type()?.is_dir() {
-                true => folders.push(path),
-                false => files.push(path),
-            }
+            _ => {}
         }
     }
     files.sort();
-    Ok(files)
+    files
 }

@@ -142,6 +142,13 @@ pub fn matches(pattern: &str, path: &str) -> bool {
     }
 }
 
+/// Whether files of the pattern could lie in a folder at this path.
+pub fn matches_folder(pattern: &str, path: &str) -> bool {
+    let mut pattern_parts = pattern.split('/');
+    path.split('/').all(|part| pattern_parts.next().is_some_and(|pattern| matches_part(pattern, part)))
+        && pattern_parts.next().is_some()
+}
+
 fn matches_part(pattern: &str, part: &str) -> bool {
     let Some((prefix, rest)) = pattern.split_once('*') else {
         return pattern == part;
@@ -180,6 +187,14 @@ mod tests {
             ("a*b*c", "a1c2b", false),
         ] {
             assert_eq!(matches(pattern, path), expected, "{pattern} {path}");
+        }
+    }
+    #[test]
+    fn folders_are_those_that_a_pattern_goes_through() {
+        for (path, expected) in
+            [("a", true), ("a/b1", true), ("a/b1/c.csv", false), ("a/x", false), ("b", false)]
+        {
+            assert_eq!(matches_folder("a/b*/c.csv", path), expected, "{path}");
         }
     }
 }

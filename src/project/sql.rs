@@ -9,6 +9,7 @@ use datafusion::sql::sqlparser::ast::Statement as SqlStatement;
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 
 use super::diagnostics::line_of;
+use crate::error::message_of;
 
 /// A table as a query names it: `silver.usage_events`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -45,7 +46,7 @@ pub const PARTITIONS_SUFFIX: &str = "$partitions";
 pub fn inputs(text: &str) -> Result<BTreeSet<TableName>, (usize, String)> {
     let statement = parse(text)?;
     let (references, _ctes) =
-        resolve_table_references(&statement, true).map_err(|error| (0, error.strip_backtrace()))?;
+        resolve_table_references(&statement, true).map_err(|error| (0, message_of(&error)))?;
     references
         .into_iter()
         .map(|reference| match reference.schema() {
@@ -58,6 +59,9 @@ pub fn inputs(text: &str) -> Result<BTreeSet<TableName>, (usize, String)> {
         .collect()
 }
 
+/// What a text is told that parses and is something else.
+pub const NOT_ONE_QUERY: &str = "the file must hold exactly one query";
+
 /// Parses one query.
 ///
 /// # Errors
@@ -69,7 +73,7 @@ pub fn parse(text: &str) -> Result<Statement, (usize, String)> {
         .build()
         .and_then(|mut parser| parser.parse_statements())
         .map_err(|error| {
-            let message = error.strip_backtrace();
+            let message = message_of(&error);
             (parser_line(&message), message)
         })?;
     let first = statements.pop_front();
@@ -77,7 +81,7 @@ pub fn parse(text: &str) -> Result<Statement, (usize, String)> {
         (Some(Statement::Statement(statement)), true) if matches!(*statement, SqlStatement::Query(_)) => {
             Ok(Statement::Statement(statement))
         }
-        _ => Err((1, "the file must hold exactly one query".to_owned())),
+        _ => Err((1, NOT_ONE_QUERY.to_owned())),
     }
 }
 
@@ -93,7 +97,7 @@ pub fn parser_line(message: &str) -> usize {
 /// The line (0 where it is not known) and the message of a planner's error.
 pub fn locate(text: &str, error: &DataFusionError) -> (usize, String) {
     let span = error.diagnostic().and_then(|diagnostic| diagnostic.span);
-    let message = error.strip_backtrace();
+    let message = message_of(error);
     let line = match span {
         Some(span) => usize::try_from(span.start.line).unwrap_or(0),
         None => parser_line(&message),
@@ -122,7 +126,7 @@ mod tests {
         let found: Vec<String> = inputs(text).unwrap().iter().map(ToString::to_string).collect();
         assert_eq!(found, ["gold.m$partitions", "silver.users"]);
         assert_eq!(inputs("select 1 from users").unwrap_err().0, 1);
-        assert_eq!(inputs("select 1;\nselect 2").unwrap_err().1, "the file must hold exactly one query");
+        assert_eq!(inputs("select 1;\nselect 2").unwrap_err().1, NOT_ONE_QUERY);
         assert_eq!(inputs("select\n from from x").unwrap_err().0, 2);
     }
 }

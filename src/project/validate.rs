@@ -6,6 +6,7 @@ mod checks;
 mod models;
 mod sources;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -28,30 +29,42 @@ use crate::zone;
 
 pub(super) async fn validate(folder: &Path, written: Written, found: &mut Diagnostics) -> Option<Project> {
     let limits = written.project.limits.clone();
-    let mut sources: Vec<Source> = written
-        .sources
-        .iter()
-        .filter_map(|(name, (text, manifest))| source(name, text, manifest, &limits, found))
-        .collect();
-    let references: Vec<Reference> =
-        written.references.iter().filter_map(|(name, text)| reference(name, text, found)).collect();
+    let mut references: Vec<Reference> = Vec::new();
+    let mut broken: BTreeSet<TableName> = written.unread_tables().collect();
+    for (name, text) in &written.references {
+        match reference(name, text, found) {
+            Some(reference) => references.push(reference),
+            None => drop(broken.insert(TableName::new(zone::REFERENCE, name))),
+        }
+    }
+    let mut sources: Vec<Source> = Vec::new();
+    for (name, (text, written)) in &written.sources {
+        let draft = source(name, text, written, &limits, found);
+        if !draft.is_schema_known {
+            let zones = [zone::BRONZE, zone::ACCEPTED, zone::VERSIONS, zone::QUARANTINE];
+            broken.extend(zones.map(|zone| TableName::new(zone, name)));
+        }
+        sources.push(draft.source);
+    }
     for source in &mut sources {
         source.fingerprint = fingerprint::of_source(source, &references);
     }
-    let planner = Planner::new(&sources, &references);
+    let mut planner = Planner::new(&sources, &references, broken);
     for source in &sources {
-        check_rules(source, &written.sources[&source.name].0, &planner, found).await;
+        let (text, written) = &written.sources[&source.name];
+        check_rules(source, text, written, &planner, found).await;
     }
-    let models = models(&written, &sources, &references, &planner, found).await;
-    let tables = serving_tables(&written, &models, found);
+    let models = models(&written, &sources, &references, &mut planner, found).await;
+    let tables = serving_tables(&written, &models, &planner, found);
     let checks = checks(&written, &models, &sources, &references, &planner, found).await;
     let mut questions = Vec::new();
     for (name, pair) in &written.questions {
-        questions.extend(question(name, pair, &tables, &planner, found).await);
+        questions.extend(question(name, pair, &written, &tables, &planner, found).await);
     }
     let mut generators = Vec::new();
     for (name, text) in &written.generators {
         match sources.iter().find(|source| source.name == *name) {
+            _ if planner.is_broken(zone::BRONZE, name) => found.not_checked(&text.file),
             None => found.add(&text.file, 0, format!("there is no source `{name}` to generate")),
             Some(source) => {
                 for (line, message) in query::check(&text.text, &source.layout).await {
@@ -61,8 +74,15 @@ pub(super) async fn validate(folder: &Path, written: Written, found: &mut Diagno
         }
         generators.push(Generator { source: name.clone(), file: text.file.clone(), sql: text.text.clone() });
     }
+    for (name, text) in &written.publish {
+        if planner.is_broken(zone::GOLD, name) || written.is_unread_table(name, &tables) {
+            found.not_checked(&text.file);
+        }
+    }
     let marts = mart::marts(&written, &tables, &models, found);
-    if let Some(serving) = &written.project.serving {
+    if let Some(serving) = &written.project.serving
+        && !written.project_damage.touches("serving")
+    {
         mart::check_serving(serving, found);
     }
     let mut watches = Vec::new();
@@ -93,12 +113,14 @@ pub(super) async fn validate(folder: &Path, written: Written, found: &mut Diagno
 /// Plans queries over tables without rows.
 struct Planner {
     context: SessionContext,
+    /// Tables whose columns are not known, because something is wrong with them or with what they read.
+    broken: BTreeSet<TableName>,
 }
 
 impl Planner {
-    fn new(sources: &[Source], references: &[Reference]) -> Self {
+    fn new(sources: &[Source], references: &[Reference], broken: BTreeSet<TableName>) -> Self {
         let context = engine::context(&engine::planning_state());
-        let planner = Self { context };
+        let planner = Self { context, broken };
         for source in sources {
             planner.add(zone::BRONZE, &source.name, source.bronze_schema());
             planner.add(zone::ACCEPTED, &source.name, source.bronze_schema());
@@ -132,12 +154,23 @@ impl Planner {
         }
     }
 
-    async fn plan(&self, text: &Text, found: &mut Diagnostics) {
-        match sql::inputs(&text.text) {
-            Ok(_) => {
-                self.schema(text, found).await;
+    fn is_broken(&self, schema: &str, table: &str) -> bool {
+        self.broken.contains(&TableName::new(schema, table))
+    }
+
+    /// Plans a query, unless it reads what is broken: then it would only repeat what is wrong there.
+    async fn plan(&self, text: &Text, found: &mut Diagnostics) -> Option<SchemaRef> {
+        let inputs = match sql::inputs(&text.text) {
+            Ok(inputs) => inputs,
+            Err((line, message)) => {
+                found.add(&text.file, line, message);
+                return None;
             }
-            Err((line, message)) => found.add(&text.file, line, message),
+        };
+        if !inputs.is_disjoint(&self.broken) {
+            found.not_checked(&text.file);
+            return None;
         }
+        self.schema(text, found).await
     }
 }

@@ -12,11 +12,12 @@ use object_store::path::Path;
 use object_store::{GetResultPayload, ObjectStoreExt};
 use tokio::runtime::Handle;
 
+use super::entries::{Entry, Kind, entries};
 use crate::error::{Error, Result};
 use crate::lake::Root;
 use crate::project::Project;
 use crate::project::manifest::Limits;
-use crate::project::source::matches;
+use crate::project::source::{matches, matches_folder};
 
 /// A complete file of landing.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,15 +32,22 @@ pub struct LandedFile {
     pub file_time: i64,
 }
 
+/// Something in landing that is not taken in.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct NotTaken {
+    /// Relative to the landing root; of an odd name escaped.
+    pub path: String,
+    pub reason: String,
+}
+
 /// What was found in landing.
 #[derive(Debug, Default)]
 pub struct Listing {
     /// By path.
     pub files: Vec<LandedFile>,
-    /// Why some entries were refused.
-    pub refused: Vec<String>,
-    /// Complete files that no source claims.
-    pub num_unclaimed: usize,
+    pub refused: Vec<NotTaken>,
+    /// Complete files that no source claims, by path.
+    pub unclaimed: Vec<String>,
 }
 
 /// Lists the complete files of every source.
@@ -48,33 +56,38 @@ pub struct Listing {
 /// The store's; `Project` where two sources claim one file.
 pub async fn list(project: &Project, landing: &Root) -> Result<Listing> {
     let mut listing = Listing::default();
-    let mut entries: Vec<_> = landing.store.list(None).try_collect().await?;
-    entries.sort_by(|a, b| a.location.cmp(&b.location));
-    for entry in entries {
-        let path = entry.location.to_string();
-        if path.split('/').any(is_unfinished) {
-            continue;
-        }
-        let Some(source) = claimant(project, &path)? else {
-            listing.num_unclaimed += 1;
-            continue;
+    for entry in entries(landing).await? {
+        let Entry { path, kind, bytes, modified } = entry;
+        let mut refuse = |reason: &str| {
+            listing.refused.push(NotTaken { path: path.clone(), reason: reason.to_owned() });
         };
-        if let Some(folder) = &landing.folder
-            && let Err(reason) = refuse_special(folder, &path)
-        {
-            listing.refused.push(format!("landing file `{path}` is refused: {reason}"));
+        if kind == Kind::OddName {
+            refuse("its name is no usable path (control characters, no UTF-8 or an empty part); rename it");
             continue;
         }
-        let modified = entry.last_modified.timestamp_micros();
-        listing.files.push(LandedFile {
-            file_time: time_in_name(&path).unwrap_or(modified),
-            path,
-            source,
-            bytes: entry.size,
-            modified,
-        });
+        match (claimant(project, &path)?, kind) {
+            (Some(source), Kind::File) => listing.files.push(LandedFile {
+                file_time: time_in_name(&path).unwrap_or(modified),
+                path,
+                source,
+                bytes,
+                modified,
+            }),
+            (Some(_), Kind::Link) => refuse(LINK),
+            (Some(_), _) => refuse(SPECIAL),
+            (None, Kind::Link) if may_hold_files(project, &path) => refuse(LINK),
+            (None, _) => listing.unclaimed.push(path),
+        }
     }
     Ok(listing)
+}
+
+const LINK: &str = "it is a symlink; copy the file instead";
+const SPECIAL: &str = "it is not a regular file";
+
+/// Whether a source would look for files below this path.
+fn may_hold_files(project: &Project, path: &str) -> bool {
+    project.sources.iter().any(|source| matches_folder(&source.files, path))
 }
 
 /// The source that a file belongs to.
@@ -100,7 +113,13 @@ pub fn claimant(project: &Project, path: &str) -> Result<Option<String>> {
 
 /// Whether a name says that its file is still being written.
 pub fn is_unfinished(part: &str) -> bool {
-    part.starts_with('.') || part.starts_with('_') || part.ends_with(".tmp")
+    part.starts_with('.') || part.starts_with('_') || part.ends_with(".tmp") || is_staged(part)
+}
+
+/// `name#1`, as uploads to a local object store are called until they are complete.
+fn is_staged(part: &str) -> bool {
+    let number = part.rsplit_once('#').map_or("", |(_, number)| number);
+    !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// Every folder on the way must be a folder and the file a file, not a link to one.
@@ -117,10 +136,10 @@ pub fn refuse_special(root: &FsPath, path: &str) -> std::result::Result<(), &'st
         };
         let kind = metadata.file_type();
         if kind.is_symlink() {
-            return Err("it is a symlink; copy the file instead");
+            return Err(LINK);
         }
         if parts.peek().is_none() && !kind.is_file() {
-            return Err("it is not a regular file");
+            return Err(SPECIAL);
         }
     }
     Ok(())
@@ -382,9 +401,11 @@ mod tests {
 
     #[test]
     fn unfinished_names_are_ignored() {
-        for name in [".a", "_a", "a.tmp"] {
+        for name in [".a", "_a", "a.tmp", "a.jsonl#12"] {
             assert!(is_unfinished(name), "{name}");
         }
-        assert!(!is_unfinished("a.jsonl"));
+        for name in ["a.jsonl", "a#c.jsonl", "a#"] {
+            assert!(!is_unfinished(name), "{name}");
+        }
     }
 }

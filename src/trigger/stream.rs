@@ -230,7 +230,7 @@ impl<'a> Stream<'a> {
     async fn follow(&mut self, tries: &mut Tries) -> Result<Option<Report>> {
         flow::interventions::resume(self.run).await?;
         let known = ledger::files(&self.run.ledger.files).await?;
-        self.report.problems = landing::problems(self.run, &known).await?;
+        self.report.left_in_landing(landing::left(self.run, &known).await?);
         for problem in &self.report.problems {
             tracing::error!("{problem}");
         }
@@ -307,7 +307,7 @@ impl<'a> Stream<'a> {
         handed?;
         self.run.reopen().await?;
         flow::interventions::resume(self.run).await?;
-        self.report.run_id = self.run.id;
+        self.report.run_id = Some(self.run.id);
         self.note_event_times()?;
         self.is_dirty = true;
         self.has_refreshed = flow::is_up_to_date(self.run).await?;
@@ -437,7 +437,7 @@ impl<'a> Stream<'a> {
         let begun = Instant::now();
         if self.last_compare.elapsed() >= COMPARE_EVERY {
             let known = ledger::files(&self.run.ledger.files).await?;
-            self.report.problems = landing::problems(self.run, &known).await?;
+            self.report.left_in_landing(landing::left(self.run, &known).await?);
             self.last_compare = Instant::now();
         }
         if self.num_batches > 0 {
@@ -455,7 +455,7 @@ impl<'a> Stream<'a> {
         self.publisher.follow(self.run).await;
         self.run.begin_again().await;
         let mut next = Report::begin(self.run);
-        next.problems = self.report.problems.clone();
+        next.left_in_landing(self.report.left.clone());
         let report = std::mem::replace(&mut self.report, next);
         let verdict = report.verdict();
         for line in &verdict {

@@ -124,8 +124,7 @@ fn waiting_ends() {
     drop(lock);
     wait_for(&place, "select count(*) > 0 from ledger.runs", "true");
     // somebody waits and does not come to take it
-    let place_in_line =
-        File::options().write(true).create(true).open(place.lake.join("_medallion.wait")).unwrap();
+    let place_in_line = File::options().write(true).open(place.lake.join("_medallion.wait")).unwrap();
     while place_in_line.try_lock().is_err() {
         pause(Duration::from_millis(1));
     }

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::mini;
 use crate::support::{Done, Place, medallion, reference_lake};
 
 const QUESTIONS: [&str; 5] =
@@ -9,6 +10,11 @@ const QUESTIONS: [&str; 5] =
 
 fn ask(arguments: &[&str]) -> Done {
     reference_lake().0.medallion(arguments)
+}
+
+/// No records, or no amount.
+fn is_nothing(difference: &Value) -> bool {
+    *difference == 0 || *difference == "0.000000"
 }
 
 /// The cells of CSV without quotes in it.
@@ -122,7 +128,7 @@ fn status_and_balance_print_every_format() {
     );
     assert!(tables.iter().all(|table| table["waits"] == "" && table["stale_partitions"] == 0), "{status}");
     let balance = ask(&["--format", "json", "balance"]).json();
-    assert!(balance.as_array().unwrap().iter().all(|row| row["difference"] == "0.000000"), "{balance}");
+    assert!(balance.as_array().unwrap().iter().all(|row| is_nothing(&row["difference"])), "{balance}");
     for command in ["status", "balance"] {
         assert!(ask(&[command]).ok().contains("usage_events"));
         let text = ask(&["--format", "csv", command]).ok();
@@ -141,7 +147,12 @@ fn status_and_balance_print_every_format() {
         .sum();
     assert_eq!(counted, expected);
     let rows = ask(&["--format", "csv", "quarantine", "list", "--error-type", "malformed"]).ok();
-    assert!(rows.starts_with("source,date,"), "quarantine list --format csv is no CSV:\n{rows}");
+    let names: Vec<&str> = quarantine[0].as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(
+        rows.lines().next().unwrap().split(',').collect::<Vec<_>>(),
+        names,
+        "CSV has the names of JSON"
+    );
 }
 
 #[test]
@@ -152,7 +163,7 @@ fn run_prints_a_report_in_every_format() {
     let report = place.medallion(&["--format", "json", "run"]).json();
     assert_eq!((&report["run_id"], &report["new_files"]), (&1.into(), &2.into()));
     assert!(report["steps"].as_array().unwrap().iter().any(|step| step["table"] == "gold.total"));
-    assert!(report["balance"].as_array().unwrap().iter().all(|row| row["difference"] == "0.000000"));
+    assert!(report["balance"].as_array().unwrap().iter().all(|row| is_nothing(&row["difference"])));
     place.land(&second);
     let told = place.run();
     for text in ["run 2: 2 new files", "gold.total", "the balance holds", "commits"] {
@@ -212,6 +223,8 @@ fn unknown_questions_and_parameters_list_the_known() {
 #[test]
 fn questions_on_an_empty_lake_say_what_to_do() {
     let place = Place::reference();
+    // a run that finds nothing makes the lake and no table
+    place.run();
     place.medallion(&["query", "daily_cost"]).expect(2).tells(&["medallion run"]);
     place.medallion(&["status"]).ok();
     place.medallion(&["balance"]).ok();
@@ -220,10 +233,142 @@ fn questions_on_an_empty_lake_say_what_to_do() {
 }
 
 #[test]
+fn without_a_lake_nothing_is_answered_and_nothing_made() {
+    let place = mini::place();
+    let empty = place.folder().join("empty");
+    std::fs::create_dir(&empty).unwrap();
+    let commands: [&[&str]; 16] = [
+        &["sql", "select 1"],
+        &["status"],
+        &["balance"],
+        &["quarantine", "list"],
+        &["quarantine", "show"],
+        &["quarantine", "export"],
+        &["quarantine", "redrive", "--all"],
+        &["runs", "list"],
+        &["runs", "show"],
+        &["explain-row", "gold.total", "site=north"],
+        &["diff", "gold.total", "0", "1"],
+        &["restore", "gold.total", "--to", "0"],
+        &["doctor"],
+        &["rerun", "--stale"],
+        &["vacuum"],
+        &["gc", "--keep-runs", "1"],
+    ];
+    for command in commands {
+        place.medallion(command).expect(2).tells(&["there is no lake at", "medallion run", "--lake"]);
+        assert!(!place.lake.exists(), "{command:?} makes a lake");
+    }
+    // a folder is no lake
+    let mut command = medallion();
+    command.arg("--project").arg(&place.project).arg("--lake").arg(&empty).arg("status");
+    Done::of(command.output().unwrap()).expect(2).tells(&["there is no lake at"]);
+    assert_eq!(std::fs::read_dir(&empty).unwrap().count(), 0);
+}
+
+#[test]
 fn a_landing_folder_that_is_not_there_is_told() {
-    let place = crate::mini::place();
+    let place = mini::place();
     std::fs::remove_dir(&place.landing).unwrap();
-    place.medallion(&["run"]).expect(6).tells(&["landing"]);
+    for command in ["run", "stream"] {
+        place.medallion(&[command]).expect(6).tells(&["landing", "--landing"]);
+        assert!(!place.lake.exists(), "no lake is made for nothing");
+    }
+}
+
+#[test]
+fn a_lake_can_be_looked_at_without_its_landing() {
+    let place = mini::place();
+    place.land(&mini::batches().concat());
+    place.run();
+    std::fs::remove_dir_all(&place.landing).unwrap();
+    place.medallion(&["status"]).ok();
+    place.medallion(&["quarantine", "show"]).ok();
+    let told = place.medallion(&["doctor"]).ok();
+    assert!(told.contains("landing") && told.contains("the lake is sound"), "{told}");
+}
+
+#[test]
+fn doctor_tells_of_landed_files_that_are_gone() {
+    let place = mini::place();
+    place.land(&mini::batches().concat());
+    place.run();
+    assert!(!place.medallion(&["doctor"]).ok().contains("gone"));
+    std::fs::remove_file(place.landing.join("readings/a.jsonl")).unwrap();
+    let told = place.medallion(&["doctor"]).ok();
+    assert!(told.contains("1 of 4 files") && told.contains("`readings/a.jsonl`"), "{told}");
+}
+
+#[test]
+fn parameters_that_do_not_fit_are_usage() {
+    let cases: [(&[&str], &str); 5] = [
+        (&["top_services", "--param", "top_n=-1"], "`top_n=-1`"),
+        (&["top_services", "--param", "top_n=many"], "`top_n` must be a whole number, not `many`"),
+        (&["daily_cost", "--param", "from_date=2025-13-45"], "`from_date` must be a date, as 2025-08-31"),
+        (&["daily_cost", "--param", "org_id=a", "--param", "org_id=b"], "`org_id` is given twice"),
+        (&["daily_cost", "--param", "org=1"], "no parameter `org`"),
+    ];
+    for (arguments, expected) in cases {
+        let done = ask(&[&["query"], arguments].concat()).expect(2).tells(&[expected]);
+        for inner in ["eliminate_limit", "Optimizer", "Error during planning", "Cast error", "Arrow"] {
+            assert!(!done.stderr.contains(inner), "{arguments:?}: {}", done.stderr);
+        }
+    }
+}
+
+#[test]
+fn a_wrong_query_of_the_caller_is_usage() {
+    for (query, expected) in [
+        ("select * from gold.nothing", "gold.nothing"),
+        ("select total_kost_usd from gold.finops_daily_usage", "there is `total_cost_usd`"),
+        ("select 1 / 0", "zero"),
+        ("select cast('x' as int)", "x"),
+        ("drop table gold.org_profile", "`sql` takes one query"),
+        ("copy (select 1) to '/tmp/stolen.csv'", "`sql` takes one query"),
+        ("explain select 1", "`sql` takes one query"),
+        ("", "`sql` takes one query"),
+        ("select 1; select 2", "`sql` takes one query"),
+        ("selct 1", "selct"),
+    ] {
+        let done = ask(&["sql", query]).expect(2).tells(&[expected]);
+        for inner in ["ParserError", "SQL error", "Error during planning", "medallion.gold", "the file must"]
+        {
+            assert!(!done.stderr.contains(inner), "`{query}`: {}", done.stderr);
+        }
+    }
+}
+
+#[test]
+fn check_and_the_list_of_questions_are_json_too() {
+    let valid = ask(&["--format", "json", "check"]).json();
+    assert_eq!(
+        (&valid["project"], &valid["problems"]),
+        (&"cloud_analytics".into(), &Value::Array(Vec::new()))
+    );
+    assert!(valid["models"].as_i64() > Some(20), "{valid}");
+    let questions = ask(&["--format", "json", "query"]).json();
+    let names: Vec<&str> =
+        questions.as_array().unwrap().iter().map(|question| question["question"].as_str().unwrap()).collect();
+    assert_eq!(names, QUESTIONS);
+    assert!(questions[1]["parameters"].as_array().unwrap().iter().any(|one| one["name"] == "from_date"));
+    let rows = ask(&["--format", "csv", "query"]).ok();
+    assert!(rows.starts_with("question,title,parameters\ncritical_tickets,"), "{rows}");
+
+    let place = Place::copied_reference();
+    place.edit("sql/bronze/users.toml", "mode =", "modus =");
+    let done = place.medallion(&["--format", "json", "check"]).expect(3);
+    let told: Value = serde_json::from_str(&done.stdout).unwrap();
+    let problem = &told["problems"][0];
+    assert_eq!(
+        (&problem["file"], problem["line"].as_i64() > Some(1)),
+        (&"sql/bronze/users.toml".into(), true)
+    );
+    assert!(
+        told["not_checked"].as_array().unwrap().iter().any(|file| file == "sql/silver/users.sql"),
+        "{told}"
+    );
+    let done = place.medallion(&["--format", "csv", "check"]).expect(3);
+    assert!(done.stdout.starts_with("file,line,message\nsql/bronze/users.toml,"), "{}", done.stdout);
 }
 
 #[test]
@@ -296,5 +441,71 @@ fn control_characters_of_the_data_never_reach_the_terminal() {
         let told = place.medallion(arguments).ok();
         assert!(told.contains("evil") || told.contains("malformed"), "{told}");
         assert!(!told.contains('\u{1b}') && !told.contains('\u{7}'), "{told:?}");
+    }
+}
+
+#[test]
+fn numbers_are_exact_and_alike_in_every_answer() {
+    let query = "select cast('123456789012.123457' as decimal(18, 6)) as money, 9007199254740993 as n, \
+                 [cast('0.100000' as decimal(18, 6))] as list, cast('NaN' as double) as nan, cast(0.5 as double) as half";
+    let row = ask(&["--format", "json", "sql", query]).json()[0].take();
+    assert_eq!(row["money"], "123456789012.123457");
+    assert_eq!(row["n"], 9_007_199_254_740_993_i64);
+    assert_eq!(row["list"][0], "0.100000");
+    assert_eq!((&row["nan"], &row["half"]), (&Value::Null, &0.5.into()));
+    let balance = ask(&["--format", "json", "balance"]).json();
+    for line in balance.as_array().unwrap() {
+        let is_count = line["measure"] == "records";
+        assert_eq!((line["landed"].is_i64(), line["landed"].is_string()), (is_count, !is_count), "{line}");
+    }
+    let rows = ask(&["--format", "csv", "balance"]).ok();
+    let names: Vec<&str> = balance[0].as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(csv(&rows)[0], names, "CSV has the names of JSON");
+}
+
+#[test]
+fn a_number_with_a_fraction_is_what_it_says() {
+    let query = "select cast(123456789012.123457 as decimal(18, 6)) as money, 0.1 + 0.2 = 0.3 as is_exact";
+    let row = ask(&["--format", "json", "sql", query]).json()[0].take();
+    assert_eq!((&row["money"], &row["is_exact"]), (&"123456789012.123457".into(), &true.into()));
+}
+
+#[test]
+fn quarantine_is_listed_by_error_type_and_by_date_when_asked() {
+    let key = |group: &Value| (group["source"].to_string(), group["error_type"].to_string());
+    let short = ask(&["--format", "json", "quarantine", "list"]).json();
+    let long = ask(&["--format", "json", "quarantine", "list", "--by-date"]).json();
+    let (short, long) = (short.as_array().unwrap(), long.as_array().unwrap());
+    let keys: std::collections::BTreeSet<_> = short.iter().map(key).collect();
+    assert_eq!(keys.len(), short.len(), "one line per source and error type");
+    assert!(long.len() > short.len() && long.iter().all(|group| group["first_date"] == group["last_date"]));
+    let sum = |groups: &[Value]| groups.iter().map(|group| group["records"].as_i64().unwrap()).sum::<i64>();
+    assert_eq!(sum(short), sum(long));
+    for command in ["list", "show"] {
+        let told = ask(&["quarantine", command, "--error-type", "nope"]).ok();
+        assert_eq!(told, "no refused record is like that\n", "{command}");
+    }
+}
+
+#[test]
+fn an_idle_run_is_no_run_and_an_absent_table_has_no_version() {
+    let place = mini::place();
+    place.land(&mini::batches()[0]);
+    place.run();
+    let report = place.medallion(&["--format", "json", "run"]).json();
+    assert_eq!(report["run_id"], Value::Null);
+    assert!(report["balance"].as_array().unwrap().iter().all(|row| row["scope"] == "lake"), "{report}");
+    let empty = mini::place();
+    empty.run();
+    let status = empty.medallion(&["--format", "json", "status"]).json();
+    assert!(status.as_array().unwrap().iter().all(|table| table["version"].is_null()), "{status}");
+}
+
+#[test]
+fn numbers_below_zero_are_told_with_their_range() {
+    for option in ["--events", "--days", "--dirty"] {
+        let done =
+            Done::of(medallion().args(["generate", "--out", "/nowhere", option, "-5"]).output().unwrap());
+        done.expect(2).tells(&["invalid value '-5'", option]);
     }
 }

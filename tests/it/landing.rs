@@ -308,3 +308,63 @@ fn hostile_file_names_are_read_or_told_and_never_break_out() {
     assert_eq!(found, names.map(|name| format!("readings/{name}")));
     place.run_idle();
 }
+
+#[cfg(unix)]
+#[test]
+fn an_odd_name_is_refused_and_the_others_taken_in() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    for command in [&["run"][..], &["stream", "--until-idle"]] {
+        let place = mini::place();
+        place.land([&readings("a.jsonl", &[reading("1", 1, "1")])]);
+        let odd: [&[u8]; 3] = [b"readings/b\x1b[2J\n.jsonl", b"of no source\xff", b"_staging\n"];
+        for name in odd {
+            fs::write(place.landing.join(OsStr::from_bytes(name)), reading("2", 1, "2")).unwrap();
+        }
+        let done = place.medallion(command).expect(4);
+        assert!(!done.stderr.contains("_staging"), "what is being written is not looked at: {}", done.stderr);
+        done.tells(&["`readings/b\\u{1b}[2J\\n.jsonl`", "`of no source\\xff`", "rename it"]);
+        assert_eq!(place.value("select string_agg(id, ',') as ids from silver.readings"), "1", "{command:?}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_link_to_a_folder_is_refused_where_files_could_lie_behind_it() {
+    let place = mini::place();
+    place.land([&readings("a.jsonl", &[reading("1", 1, "1")])]);
+    let outside = place.folder().join("outside");
+    fs::rename(place.landing.join("readings"), &outside).unwrap();
+    std::os::unix::fs::symlink(&outside, place.landing.join("latest")).unwrap();
+    place.run();
+    std::os::unix::fs::symlink(&outside, place.landing.join("readings")).unwrap();
+    place.medallion(&["run"]).expect(4).tells(&["`readings` is refused", "symlink"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn the_report_says_what_is_not_taken_in() {
+    let place = mini::place();
+    place.land([&readings("a.jsonl", &[reading("1", 1, "1")])]);
+    place.run();
+    let changed = Landed { modified: 1_757_900_000, ..readings("a.jsonl", &[reading("2", 1, "22")]) };
+    place.land([&changed, &Landed::new("notes.txt", "hello"), &Landed::new("deep/other.csv", "x")]);
+    std::os::unix::fs::symlink("/nowhere", place.landing.join("readings/link.jsonl")).unwrap();
+    for command in [&["run"][..], &["stream", "--until-idle"]] {
+        let told = place.medallion(command).expect(4).stdout;
+        for text in [
+            "NOT TAKEN IN",
+            "readings/a.jsonl: other content",
+            "readings/link.jsonl: it is a symlink",
+            "of no source: 2 files (deep/other.csv, notes.txt)",
+        ] {
+            assert!(told.contains(text), "`{text}` is missing in:\n{told}");
+        }
+    }
+    let done = place.medallion(&["--format", "json", "run"]).expect(4);
+    let report: serde_json::Value = serde_json::from_str(&done.stdout).unwrap();
+    assert_eq!(report["refused_files"][0]["path"], "readings/link.jsonl", "{report}");
+    assert_eq!(report["changed_files"][0]["path"], "readings/a.jsonl", "{report}");
+    assert_eq!(report["unclaimed_files"], 2, "{report}");
+    assert_eq!(report["unclaimed"][1], "notes.txt", "{report}");
+}

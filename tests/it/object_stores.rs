@@ -55,14 +55,7 @@ impl Bucket<'_> {
     fn of(project: &std::path::Path) -> Bucket<'_> {
         static BUCKETS: AtomicU32 = AtomicU32::new(0);
         let name = format!("bucket-{}", BUCKETS.fetch_add(1, Ordering::Relaxed));
-        let mut connection = TcpStream::connect(("127.0.0.1", server().port)).unwrap();
-        let request = format!(
-            "PUT /{name} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-        );
-        connection.write_all(request.as_bytes()).unwrap();
-        let mut answer = String::new();
-        connection.read_to_string(&mut answer).unwrap();
-        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        put(&name, b"");
         let store = AmazonS3Builder::new()
             .with_endpoint(endpoint())
             .with_allow_http(true)
@@ -141,6 +134,19 @@ impl Bucket<'_> {
         }
         Contents::of(&copy)
     }
+}
+
+/// Puts an object (or makes a bucket) under a name that the client library would not take; `%` escapes.
+fn put(path: &str, bytes: &[u8]) {
+    let mut connection = TcpStream::connect(("127.0.0.1", server().port)).unwrap();
+    let head = format!(
+        "PUT /{path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        bytes.len()
+    );
+    connection.write_all(&[head.as_bytes(), bytes].concat()).unwrap();
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 }
 
 fn endpoint() -> String {
@@ -277,6 +283,34 @@ fn a_bucket_that_is_not_there_and_a_server_that_is_not_there_are_said_so() {
     done(command.output().unwrap()).expect(6).tells(&["nowhere"]);
     let mut command = bucket.command(&["run"]);
     command.env("AWS_ENDPOINT", "http://127.0.0.1:1");
-    done(command.output().unwrap()).expect(6).tells(&["127.0.0.1:1"]);
-    assert!(fs::read_dir(&place.lake).is_err(), "nothing came to be on the local disk");
+    done(command.output().unwrap()).expect(6).tells(&["127.0.0.1:1", "opening the lake `s3://"]);
+    let mut command = medallion();
+    command.arg("--project").arg(&place.project).arg("--lake").arg(&place.lake);
+    command.args(["--landing", &format!("s3://{}/landing", bucket.name), "run"]);
+    command
+        .env("AWS_ENDPOINT", "http://127.0.0.1:1")
+        .env("AWS_ALLOW_HTTP", "true")
+        .env("AWS_REGION", "us-east-1");
+    command.env("AWS_ACCESS_KEY_ID", "tester").env("AWS_SECRET_ACCESS_KEY", SECRET);
+    done(command.output().unwrap()).expect(6).tells(&["127.0.0.1:1", "listing the landing `s3://"]);
+}
+
+#[test]
+fn an_odd_key_is_refused_and_the_others_taken_in() {
+    let place = mini::place();
+    for command in [&["run"][..], &["stream", "--until-idle"]] {
+        let bucket = Bucket::of(&place.project);
+        let [first, second] = mini::batches();
+        bucket.land(&[first, second].concat());
+        let (_, expected) = bucket.local_run();
+        // each of them in the middle of the others, and one at the very end
+        for key in ["readings//a.jsonl", "readings/a%0A.jsonl", "sites_%1B%5B2J.csv", "zzz%0A", "_staging%0A"]
+        {
+            put(&format!("{}/landing/{key}", bucket.name), b"{}");
+        }
+        let done = bucket.medallion(command).expect(4);
+        assert_eq!(done.stderr.matches("is refused").count(), 4, "{}", done.stderr);
+        done.tells(&["`readings//a.jsonl`", "`readings/a\\n.jsonl`", "`sites_\\u{1b}[2J.csv`", "`zzz\\n`"]);
+        bucket.contents().assert_equals(&expected, "beside odd keys");
+    }
 }

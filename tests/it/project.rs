@@ -101,7 +101,11 @@ fn each_mistake_is_told() {
     let model = |sql: &str| sql.to_owned();
     let cases: Vec<(&str, String, &[&str])> = vec![
         ("medallion.toml", "[project\n".to_owned(), &["medallion.toml:1: "]),
-        ("medallion.toml", "[landing]\nuri = \"x\"\n".to_owned(), &["medallion.toml", "project"]),
+        (
+            "medallion.toml",
+            "[landing]\nuri = \"x\"\n".to_owned(),
+            &["medallion.toml: the key `project` is missing"],
+        ),
         (
             "sql/bronze/readings.toml",
             edited("type = \"timestamp\"", "type = \"time\""),
@@ -127,7 +131,11 @@ fn each_mistake_is_told() {
             edited("partition = \"at\"", "partition = \"site\""),
             &["readings.toml:7: ", "date"],
         ),
-        ("sql/bronze/readings.toml", edited("key = [\"id\"]\n", ""), &["readings.toml", "`key`"]),
+        (
+            "sql/bronze/readings.toml",
+            edited("key = [\"id\"]\n", ""),
+            &["readings.toml: the key `key` is missing"],
+        ),
         ("sql/bronze/readings.toml", edited("\"note\"", "\"id\""), &["readings.toml", "`id`", "twice"]),
         ("sql/bronze/readings.toml", edited("\"note\"", "\"_rescued\""), &["readings.toml:15: ", "_rescued"]),
         ("sql/bronze/readings.toml", edited("amount < 0", "amount"), &["readings.toml", "not boolean"]),
@@ -206,4 +214,130 @@ fn questions_and_checks_are_validated() {
 fn no_project_is_a_usage_error() {
     let place = Place::with_project(&[("readme.txt", "no project")]);
     place.medallion(&["check"]).expect(2).tells(&["medallion.toml", "--project"]);
+}
+
+/// The lines of problems that `check` tells.
+fn problems(place: &Place) -> Vec<String> {
+    let told = refused(place);
+    told.stderr.lines().filter_map(|line| line.strip_prefix("  ")).map(str::to_owned).collect()
+}
+
+#[track_caller]
+fn assert_problems(place: &Place, starts: &[&str]) -> Done {
+    let told = problems(place);
+    assert_eq!(told.len(), starts.len(), "{told:#?}");
+    for (told, start) in told.iter().zip(starts) {
+        assert!(told.starts_with(start), "`{told}` should begin with `{start}`");
+    }
+    refused(place)
+}
+
+#[cfg(unix)]
+#[test]
+fn files_that_cannot_be_read_are_problems_among_the_others() {
+    let place = project(&[
+        ("sql/gold/bin.toml", "description = \"x\"\nkey = [\"site\"]\n"),
+        ("sql/silver/sites.sql", &text("sql/silver/sites.sql").replace("name, opened", "nmae, opened")),
+        ("sql/gold/reader.sql", "select site from gold.bin\n"),
+        ("sql/gold/reader.toml", "description = \"x\"\nkey = [\"site\"]\n"),
+    ]);
+    std::fs::write(place.project.join("sql/gold/bin.sql"), b"select 1 as site,\n'\xff'\n").unwrap();
+    std::os::unix::fs::symlink("/nowhere", place.project.join("sql/gold/link.toml")).unwrap();
+    let told = assert_problems(
+        &place,
+        &[
+            "sql/gold/bin.sql:2: is not valid UTF-8",
+            "sql/gold/link.toml: can't be read: it is a link to nothing",
+            "sql/silver/sites.sql:1: there is no column `nmae`; there is `name`",
+        ],
+    );
+    told.tells(&["not checked, because they depend on these: ", "sql/gold/reader.sql", "sql/gold/daily.sql"]);
+}
+
+#[test]
+fn every_mistake_of_a_file_is_told_and_nothing_that_follows_from_it() {
+    let readings = text("sql/bronze/readings.toml")
+        .replace("format = \"jsonl\"", "format = \"xml\"")
+        .replace("mode = \"events\"", "mood = \"events\"")
+        .replace("{ name = \"note\", type = \"text\" }", "{ name = \"note\", type = \"txet\", more = 1 }")
+        .replace("amount < 0", "amuont < 0");
+    let place = project(&[("sql/bronze/readings.toml", &readings)]);
+    let told = assert_problems(
+        &place,
+        &[
+            "sql/bronze/readings.toml:4: unknown variant `xml`",
+            "sql/bronze/readings.toml:5: unknown field `mood`",
+            "sql/bronze/readings.toml:15: unknown field `more`",
+            "sql/bronze/readings.toml:15: unknown type `txet`",
+            "sql/bronze/readings.toml:19: `when` of `negative`: there is no column `amuont`; there is `amount`",
+        ],
+    );
+    told.tells(&[
+        "not checked, because they depend on these: ",
+        "sql/silver/readings.sql",
+        "sql/gold/daily.sql",
+    ]);
+}
+
+#[test]
+fn one_typo_is_one_problem() {
+    for (path, from, to, start) in [
+        ("sql/bronze/usage_events.toml", "mode =", "modus =", "unknown field `modus`"),
+        ("sql/bronze/usage_events.toml", "format = \"jsonl\"", "format = \"jsonl", ""),
+        ("sql/silver/users.sql", "accepted.users", "accepted.uesrs", "there is no table `accepted.uesrs`"),
+        ("sql/gold/finops_daily_usage.toml", "partition =", "partitions =", "unknown field `partitions`"),
+        (
+            "cql/tables/org_profile.cql",
+            "create table",
+            "creat table",
+            "the file must hold one `create table`",
+        ),
+    ] {
+        let place = Place::copied_reference();
+        place.edit(path, from, to);
+        let told = problems(&place);
+        assert_eq!(told.len(), 1, "{path}: {told:#?}");
+        assert!(told[0].starts_with(path) && told[0].contains(start), "{told:?}");
+    }
+}
+
+#[test]
+fn a_query_without_its_toml_is_examined() {
+    let place = project(&[
+        ("sql/gold/lonely.sql", "select nmae from silver.sites\n"),
+        ("sql/gold/other.sql", "select site from gold.lonely\n"),
+        ("sql/gold/other.toml", "description = \"x\"\nkey = [\"site\"]\n"),
+    ]);
+    assert_problems(
+        &place,
+        &[
+            "sql/gold/lonely.sql: `lonely.toml` is missing beside it",
+            "sql/gold/lonely.sql:1: there is no column `nmae`; there is `name`",
+        ],
+    );
+}
+
+#[test]
+fn messages_name_no_inner_things() {
+    let place = project(&[
+        ("sql/checks/a.sql", "select * from gold.nothing\n"),
+        ("sql/checks/a.toml", "description = \"x\"\n"),
+        ("sql/checks/b.sql", "select site + true from gold.daily\n"),
+        ("sql/checks/b.toml", "description = \"x\"\n"),
+        ("sql/gold/parts.sql", "select site from gold.\"total$partitions\"\n"),
+        ("sql/gold/parts.toml", "description = \"x\"\nkey = [\"site\"]\n"),
+        ("sql/golld/a.sql", "select 1\n"),
+    ]);
+    let told = assert_problems(
+        &place,
+        &[
+            "sql/checks/a.sql:1: there is no table `gold.nothing`",
+            "sql/checks/b.sql:",
+            "sql/gold/parts.sql:1: `gold.total` has no partitions",
+            "sql/golld/a.sql: there is no folder `sql/golld`; ",
+        ],
+    );
+    for inner in ["medallion.gold", "Error during planning", "$partitions", "Schema error"] {
+        assert!(!told.stderr.contains(inner), "{}", told.stderr);
+    }
 }

@@ -147,8 +147,8 @@ impl Place {
     pub fn records(&self, source: &str) -> [i64; 5] {
         let balance = self.balance();
         let sides = &balance[&format!("{source} records")];
-        assert_eq!(sides[5], "0.000000", "{source}: {sides:?}");
-        std::array::from_fn(|at| sides[at].trim_end_matches("000000").trim_end_matches('.').parse().unwrap())
+        assert_eq!(sides[5], "0", "{source}: {sides:?}");
+        std::array::from_fn(|at| sides[at].parse().unwrap())
     }
 
     /// Refused records with their raw bytes, in the order of file and line.

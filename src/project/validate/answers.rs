@@ -18,6 +18,7 @@ use crate::zone;
 pub(super) fn serving_tables(
     written: &Written,
     models: &[Model],
+    planner: &Planner,
     found: &mut Diagnostics,
 ) -> Vec<cql::ServingTable> {
     let mut tables = Vec::new();
@@ -39,6 +40,7 @@ pub(super) fn serving_tables(
         }
         let mart = models.iter().find(|model| model.table == TableName::new(zone::GOLD, name));
         match mart {
+            _ if planner.is_broken(zone::GOLD, name) => found.not_checked(&text.file),
             None => found.add(&text.file, 0, format!("there is no mart `gold.{name}`")),
             Some(mart) => compare_columns(&table, mart, text, found),
         }
@@ -98,11 +100,16 @@ fn fits(data_type: &DataType, kind: &str) -> bool {
 pub(super) async fn question(
     name: &str,
     pair: &Pair<crate::project::manifest::QuestionManifest>,
+    written: &Written,
     tables: &[cql::ServingTable],
     planner: &Planner,
     found: &mut Diagnostics,
 ) -> Option<Question> {
     let code = &pair.code;
+    if cql::table_of(&code.text).is_some_and(|table| written.is_unread_table(&table, tables)) {
+        found.not_checked(&code.file);
+        return None;
+    }
     let select = match cql::parse_select(&code.text, tables) {
         Ok(select) => select,
         Err(message) => {
@@ -119,7 +126,7 @@ pub(super) async fn question(
         }
     }
     let parameters = &pair.manifest.parameters;
-    for marker in &select.markers {
+    for marker in select.markers.iter().filter(|_| !pair.damage.touches("parameters")) {
         if !parameters.contains_key(marker) {
             found.add_at(
                 &code.file,
@@ -138,7 +145,9 @@ pub(super) async fn question(
                 format!("the question does not use `:{parameter}`"),
             );
         }
-        if let Err(message) = Type::from_str(&declared.type_name) {
+        if let Err(message) = Type::from_str(&declared.type_name)
+            && !pair.damage.touches("parameters")
+        {
             found.add_at(&pair.toml.file, &pair.toml.text, parameter, message);
         }
         if let Some(default) = &declared.default {
@@ -147,7 +156,7 @@ pub(super) async fn question(
         }
     }
     let gold = Text { file: code.file.clone(), text: select.gold_sql.clone() };
-    planner.schema(&gold, found).await?;
+    planner.plan(&gold, found).await?;
     Some(Question {
         name: name.to_owned(),
         file: code.file.clone(),

@@ -112,6 +112,7 @@ async fn finds(
             );
             None
         }
+        (None, None) if files.damage.touches("kind") => None,
         (None, None) => {
             let message = format!("`{name}.sql` is missing beside it, or a `kind`");
             found.add(&toml.file, 0, message);

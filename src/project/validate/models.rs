@@ -21,7 +21,7 @@ pub(super) async fn models(
     written: &Written,
     sources: &[Source],
     references: &[Reference],
-    planner: &Planner,
+    planner: &mut Planner,
     found: &mut Diagnostics,
 ) -> Vec<Model> {
     let zones = [(zone::SILVER, &written.silver), (zone::GOLD, &written.gold)];
@@ -35,10 +35,14 @@ pub(super) async fn models(
             Ok(inputs) => inputs,
             Err((line, message)) => {
                 found.add(&pair.code.file, line, message);
+                planner.broken.insert(table.clone());
                 continue;
             }
         };
-        check_zones(table, &inputs, &pair.code, &pairs, sources, references, found);
+        let known = Known { pairs: &pairs, sources, references, broken: &planner.broken };
+        if !check_zones(table, &inputs, &pair.code, &known, found) {
+            planner.broken.insert(table.clone());
+        }
         reads.insert(table.clone(), inputs);
     }
     let mut stored: BTreeMap<TableName, BTreeSet<TableName>> = reads
@@ -57,12 +61,15 @@ pub(super) async fn models(
         let file = &pairs[&cycle[0]].code.file;
         found.add(file, 0, format!("the models read each other in a cycle: {}", names.join(" → ")));
         // the cycle, and what reads it, can't be planned; everything else can
+        planner.broken.extend(cycle.iter().cloned());
         let mut left_out: BTreeSet<TableName> = cycle.into_iter().collect();
         while let Some(reader) = stored
             .iter()
             .find(|(table, inputs)| !left_out.contains(*table) && !inputs.is_disjoint(&left_out))
             .map(|(table, _)| table.clone())
         {
+            found.not_checked(&pairs[&reader].code.file);
+            planner.broken.insert(reader.clone());
             left_out.insert(reader);
         }
         stored.retain(|table, _| !left_out.contains(table));
@@ -70,8 +77,24 @@ pub(super) async fn models(
     let mut models: Vec<Model> = Vec::new();
     for table in order {
         let pair = pairs[&table];
-        let model = model(&table, pair, &reads[&table], &models, sources, references, planner, found).await;
-        models.extend(model);
+        if planner.broken.contains(&table) {
+            continue;
+        }
+        let planned = match reads[&table].is_disjoint(&planner.broken) {
+            true => model(&table, pair, &reads[&table], &models, sources, references, planner, found).await,
+            false => {
+                found.not_checked(&pair.code.file);
+                None
+            }
+        };
+        match planned {
+            Some(model) => models.push(model),
+            None => drop(planner.broken.insert(table.clone())),
+        }
+        if planner.broken.contains(&table) || pair.damage.touches("partition") {
+            let name = format!("{}{PARTITIONS_SUFFIX}", table.table);
+            planner.broken.insert(TableName::new(&table.schema, &name));
+        }
     }
     models
 }
@@ -82,18 +105,28 @@ pub(super) fn without_suffix(table: &TableName) -> TableName {
     TableName::new(&table.schema, name)
 }
 
+/// What a model may name.
+struct Known<'a> {
+    pairs: &'a BTreeMap<TableName, &'a Pair<ModelManifest>>,
+    sources: &'a [Source],
+    references: &'a [Reference],
+    /// Tables that are declared, and wrong.
+    broken: &'a BTreeSet<TableName>,
+}
+
+/// Whether every table that the model reads is there.
 fn check_zones(
     table: &TableName,
     inputs: &BTreeSet<TableName>,
     code: &Text,
-    pairs: &BTreeMap<TableName, &Pair<ModelManifest>>,
-    sources: &[Source],
-    references: &[Reference],
+    known: &Known<'_>,
     found: &mut Diagnostics,
-) {
+) -> bool {
+    let Known { pairs, sources, references, broken } = known;
+    let mut are_there = true;
     for input in inputs {
         let plain = without_suffix(input);
-        let known = match plain.schema.as_str() {
+        let mut is_there = match plain.schema.as_str() {
             zone::ACCEPTED => sources.iter().any(|source| source.name == plain.table),
             zone::VERSIONS => {
                 sources.iter().any(|source| source.name == plain.table && source.mode == Mode::Upserts)
@@ -101,17 +134,30 @@ fn check_zones(
             zone::REFERENCE => references.iter().any(|reference| reference.name == plain.table),
             _ => pairs.contains_key(&plain),
         };
+        is_there |= broken.contains(&plain);
         let allowed: &[&str] = match table.schema.as_str() {
             zone::SILVER => &[zone::ACCEPTED, zone::VERSIONS, zone::SILVER, zone::REFERENCE],
             _ => &[zone::SILVER, zone::GOLD, zone::REFERENCE],
         };
+        let has_partitions = plain == *input
+            || broken.contains(&plain)
+            || pairs
+                .get(&plain)
+                .is_some_and(|pair| !pair.manifest.partition.is_empty() || pair.damage.touches("partition"));
         if !allowed.contains(&plain.schema.as_str()) {
-            let message = format!("a {} model may read {}, not `{input}`", table.schema, allowed.join(", "));
+            let message = format!("a {} model may read {}, not `{plain}`", table.schema, allowed.join(", "));
             found.add_at(&code.file, &code.text, &plain.table, message);
-        } else if !known {
-            found.add_at(&code.file, &code.text, &plain.table, format!("there is no table `{input}`"));
+            are_there = false;
+        } else if !is_there {
+            found.add_at(&code.file, &code.text, &plain.table, format!("there is no table `{plain}`"));
+            are_there = false;
+        } else if !has_partitions {
+            let message = format!("`{plain}` has no partitions: its TOML declares no `partition`");
+            found.add_at(&code.file, &code.text, &plain.table, message);
+            are_there = false;
         }
     }
+    are_there
 }
 
 #[expect(clippy::too_many_arguments, reason = "one call site; a struct would only rename the arguments")]
@@ -125,8 +171,7 @@ async fn model(
     planner: &Planner,
     found: &mut Diagnostics,
 ) -> Option<Model> {
-    let manifest = &pair.manifest;
-    let toml = &pair.toml;
+    let Pair { manifest, toml, damage, .. } = pair;
     let planned = planner.schema(&pair.code, found).await?;
     let schema = match lake_schema(&planned, &manifest.partition) {
         Ok(schema) => schema,
@@ -164,7 +209,7 @@ async fn model(
             );
         }
     }
-    if manifest.key.is_empty() && !manifest.view {
+    if manifest.key.is_empty() && !manifest.view && !damage.touches("key") && !damage.touches("view") {
         found.add(&toml.file, 0, "a stored model needs a `key`");
     }
     let first_is_date = manifest.partition.first().is_none_or(|column| {
@@ -173,7 +218,9 @@ async fn model(
     if !first_is_date {
         found.add_at(&toml.file, &toml.text, "partition", "the first partition column must be a date");
     }
-    if let Some(source) = &manifest.accounts_for {
+    if let Some(source) = &manifest.accounts_for
+        && !planner.is_broken(zone::ACCEPTED, source)
+    {
         check_accounts_for(source, &schema, toml, sources, found);
     }
     let inputs = stored_inputs(reads, earlier, manifest, toml, sources, found);

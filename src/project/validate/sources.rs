@@ -6,14 +6,18 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, StringViewArray};
 use arrow::datatypes::{DataType, Field, Schema};
+use datafusion::error::DataFusionError;
 
 use super::Planner;
 use crate::decode::{Column, Format, Layout, Type};
+use crate::error::message_of;
 use crate::project::diagnostics::Diagnostics;
+use crate::project::lenient::Lenient;
 use crate::project::manifest::{FormatName, LatePolicy, ModeName, SourceManifest};
 use crate::project::read::Text;
 use crate::project::source::{Mode, Rule, Source, Warning};
 use crate::project::{Reference, fingerprint};
+use crate::zone;
 
 /// Columns that bronze adds to those of the source.
 const BRONZE_COLUMNS: [&str; 8] = [
@@ -38,20 +42,43 @@ const ENGINE_ERROR_TYPES: [&str; 7] = [
     "duplicate_conflict",
 ];
 
+/// What a source's columns do not depend on.
+const NOT_OF_THE_SCHEMA: [&str; 11] = [
+    "description",
+    "files",
+    "format",
+    "key",
+    "partition",
+    "event_time",
+    "future_limit",
+    "freshness",
+    "money",
+    "rules",
+    "warnings",
+];
+
+/// A source as far as its TOML tells.
+pub(super) struct Draft {
+    pub source: Source,
+    /// Whether it is right which columns it has, so that queries over it can be judged.
+    pub is_schema_known: bool,
+}
+
 pub(super) fn source(
     name: &str,
     text: &Text,
-    manifest: &SourceManifest,
+    written: &Lenient<SourceManifest>,
     limits: &crate::project::manifest::Limits,
     found: &mut Diagnostics,
-) -> Option<Source> {
+) -> Draft {
+    let Lenient { manifest, damage } = written;
     let before = found.len();
-    let mut columns = Vec::new();
-    let mut names = HashSet::new();
+    let mut columns: Vec<Column> = Vec::new();
     for column in &manifest.columns {
         let place = format!("name = \"{}\"", column.name);
         let mut add = |message: String| found.add_at(&text.file, &text.text, &place, message);
-        if !names.insert(column.name.as_str()) {
+        let is_twice = columns.iter().any(|known| known.name == column.name);
+        if is_twice {
             add(format!("the column `{}` is declared twice", column.name));
         }
         let is_reserved = BRONZE_COLUMNS.contains(&column.name.as_str())
@@ -59,14 +86,24 @@ pub(super) fn source(
         if is_reserved || column.name.starts_with('_') {
             add(format!("the column name `{}` is the engine's; rename it in the files", column.name));
         }
-        match Type::from_str(&column.type_name) {
-            Ok(ty) => columns.push(Column { name: column.name.clone(), ty }),
-            Err(message) => add(message),
+        let ty = match Type::from_str(&column.type_name) {
+            Ok(ty) => ty,
+            // stands in, so that the column is not missed as well
+            Err(message) => {
+                if !column.type_name.is_empty() || !damage.touches("columns") {
+                    add(message);
+                }
+                Type::Text
+            }
+        };
+        if !is_twice {
+            columns.push(Column { name: column.name.clone(), ty });
         }
     }
+    let is_schema_known = found.len() == before && damage.is_within(&NOT_OF_THE_SCHEMA);
     let mut index = |column: &str, what: &str| {
         let at = columns.iter().position(|declared| declared.name == column);
-        if at.is_none() {
+        if at.is_none() && !damage.touches("columns") {
             found.add_at(
                 &text.file,
                 &text.text,
@@ -79,12 +116,14 @@ pub(super) fn source(
     let key: Vec<usize> = manifest.key.iter().filter_map(|name| index(name, "the key")).collect();
     let money: Vec<usize> =
         manifest.money.iter().filter_map(|name| index(name, "the money column")).collect();
-    let partition = index(&manifest.partition, "the partition column");
+    let has_partition = !damage.touches("partition");
+    let partition = has_partition.then(|| index(&manifest.partition, "the partition column")).flatten();
     let event_time = manifest.event_time.as_ref().and_then(|name| index(name, "the event time"));
-    if manifest.key.is_empty() {
+    if manifest.key.is_empty() && !damage.touches("key") {
         found.add(&text.file, 0, "a source needs a `key`");
     }
-    for at in &money {
+    // of columns with problems the type may be another
+    for at in money.iter().filter(|_| is_schema_known) {
         if !matches!(columns[*at].ty, Type::Decimal { scale: 6, .. }) {
             let message = format!(
                 "the money column `{}` must be a decimal with 6 digits after the point",
@@ -93,7 +132,7 @@ pub(super) fn source(
             found.add_at(&text.file, &text.text, "money", message);
         }
     }
-    if let Some(at) = partition
+    if let Some(at) = partition.filter(|_| is_schema_known)
         && !matches!(columns[at].ty, Type::Date | Type::Timestamp)
     {
         found.add_at(
@@ -103,17 +142,20 @@ pub(super) fn source(
             "the partition column must be a date or a timestamp",
         );
     }
-    if let Some(at) = event_time
+    if let Some(at) = event_time.filter(|_| is_schema_known)
         && columns[at].ty != Type::Timestamp
     {
         found.add_at(&text.file, &text.text, "event_time", "the event time must be a timestamp");
     }
     let future_limit = duration(manifest.future_limit.as_deref().unwrap_or("1 day"), text, found);
     let watermark_delay = manifest.watermark_delay.as_deref().and_then(|delay| duration(delay, text, found));
-    if watermark_delay.is_some() && event_time.is_none() {
+    if watermark_delay.is_some() && manifest.event_time.is_none() && !damage.touches("event_time") {
         found.add_at(&text.file, &text.text, "watermark_delay", "a watermark needs an `event_time`");
     }
-    if watermark_delay.is_none() && manifest.late == LatePolicy::Quarantine {
+    if manifest.watermark_delay.is_none()
+        && manifest.late == LatePolicy::Quarantine
+        && !damage.touches("watermark_delay")
+    {
         found.add_at(
             &text.file,
             &text.text,
@@ -125,16 +167,18 @@ pub(super) fn source(
     let required: Vec<usize> = manifest
         .columns
         .iter()
-        .enumerate()
-        .filter(|(at, column)| column.required && !key.contains(at))
-        .map(|(at, _)| at)
+        .filter(|column| column.required)
+        .filter_map(|column| columns.iter().position(|known| known.name == column.name))
+        .filter(|at| !key.contains(at))
         .collect();
-    let partition = partition?;
-    if found.len() == before && !key.contains(&partition) && !required.contains(&partition) {
+    if let Some(partition) = partition
+        && found.len() == before
+        && !damage.touches("columns")
+        && !damage.touches("key")
+        && !key.contains(&partition)
+        && !required.contains(&partition)
+    {
         found.add_at(&text.file, &text.text, &manifest.partition, "the partition column must be `required`");
-    }
-    if found.len() > before {
-        return None;
     }
     let layout = Layout {
         format: match manifest.format {
@@ -144,9 +188,10 @@ pub(super) fn source(
         columns,
         key,
         required,
-        partition,
+        // where it is not known there is a problem, and the source is never read
+        partition: partition.unwrap_or(0),
         event_time,
-        future_limit_micros: future_limit?,
+        future_limit_micros: future_limit.unwrap_or(0),
         money,
         max_line_bytes: limits.line_bytes,
         max_depth: limits.nesting,
@@ -161,7 +206,7 @@ pub(super) fn source(
         when: warning.when.clone(),
         description: warning.description.clone(),
     };
-    Some(Source {
+    let source = Source {
         name: name.to_owned(),
         description: manifest.description.clone(),
         files: manifest.files.clone(),
@@ -177,7 +222,8 @@ pub(super) fn source(
         late: manifest.late,
         freshness,
         fingerprint: String::new(),
-    })
+    };
+    Draft { source, is_schema_known }
 }
 
 /// `2 hours`, in microseconds.
@@ -203,11 +249,23 @@ pub(super) fn duration(written: &str, text: &Text, found: &mut Diagnostics) -> O
     parsed
 }
 
-pub(super) async fn check_rules(source: &Source, text: &Text, planner: &Planner, found: &mut Diagnostics) {
+pub(super) async fn check_rules(
+    source: &Source,
+    text: &Text,
+    written: &Lenient<SourceManifest>,
+    planner: &Planner,
+    found: &mut Diagnostics,
+) {
+    let is_schema_known = !planner.is_broken(zone::BRONZE, &source.name);
+    let Lenient { manifest, damage } = written;
+    let has_all_names =
+        !manifest.columns.is_empty() && manifest.columns.iter().all(|column| !column.name.is_empty());
+    // what is not there has been told already
+    let is_told = |text: &str| text.is_empty() && (damage.touches("rules") || damage.touches("warnings"));
     let rules = source.rules.iter().map(|rule| (&rule.error_type, &rule.when));
     let warnings = source.warnings.iter().map(|warning| (&warning.name, &warning.when));
     let mut names = HashSet::new();
-    for (name, when) in rules.chain(warnings) {
+    for (name, when) in rules.chain(warnings).filter(|(name, _)| !is_told(name)) {
         if !names.insert(name) {
             found.add_at(&text.file, &text.text, name, format!("`{name}` is declared twice"));
         }
@@ -227,19 +285,32 @@ pub(super) async fn check_rules(source: &Source, text: &Text, planner: &Planner,
                 format!("`{name}` may hold letters, digits and `_` only"),
             );
         }
+        if is_told(when) || !has_all_names {
+            continue;
+        }
         let query = format!("select ({when}) as hit from bronze.{}", source.name);
         let kind = planner.context.sql(&query).await.map(|frame| frame.schema().field(0).data_type().clone());
         match kind {
             Ok(DataType::Boolean) => {}
+            Ok(_) if !is_schema_known => {}
             Ok(other) => found.add_at(
                 &text.file,
                 &text.text,
                 name,
                 format!("`when` of `{name}` is `{other}`, not boolean"),
             ),
-            Err(error) => found.add_at(&text.file, &text.text, name, error.strip_backtrace()),
+            // where the columns' types are not known, only their names count
+            Err(error) if !is_schema_known && !is_unknown_column(&error) => {}
+            Err(error) => {
+                let message = format!("`when` of `{name}`: {}", message_of(&error));
+                found.add_at(&text.file, &text.text, name, message);
+            }
         }
     }
+}
+
+fn is_unknown_column(error: &DataFusionError) -> bool {
+    matches!(error.find_root(), DataFusionError::SchemaError(..))
 }
 
 pub(super) fn reference(name: &str, text: &Text, found: &mut Diagnostics) -> Option<Reference> {
@@ -252,8 +323,13 @@ pub(super) fn reference(name: &str, text: &Text, found: &mut Diagnostics) -> Opt
     let mut columns: Vec<Vec<Option<&str>>> = vec![Vec::new(); names.len()];
     for (index, line) in lines {
         let values: Vec<&str> = line.split(',').map(str::trim).collect();
-        if values.len() != names.len() || line.contains('"') {
-            found.add(&text.file, index + 1, format!("expected {} plain values", names.len()));
+        if line.contains('"') {
+            found.add(&text.file, index + 1, "values are plain: no quotes");
+            return None;
+        }
+        if values.len() != names.len() {
+            let message = format!("expected {} values, found {}", names.len(), values.len());
+            found.add(&text.file, index + 1, message);
             return None;
         }
         for (column, value) in columns.iter_mut().zip(values) {
