@@ -140,7 +140,7 @@ fn the_search_finds_tables_columns_and_questions() {
     assert_eq!(browser.text("document.activeElement.id"), "gold.revenue_monthly--title");
     // two words, in a column's meaning; its row is what is shown
     browser.click("#search");
-    browser.write("anomaly baseline median");
+    browser.write("mad baseline median");
     let found = browser.texts(names);
     assert!(found.contains(&"silver.usage_events.mad_score".to_owned()), "{found:?}");
     browser.click("#results li a");

@@ -1,26 +1,17 @@
 //! The sections of sources, tables and reference tables: what a row is, its columns and where they come from, what is
 //! checked, what the lake holds, and the SQL.
 
-use std::collections::BTreeSet;
-
-use arrow::datatypes::Field;
-
-use super::super::docs::type_name;
 use super::atlas::{LANDING, shown_as};
 use super::html::{Element, Heading, Markup, anchor, cell, el, link, number, prose, row, table, text};
 use super::plot::{Plot, Series, Value, grouped};
 use super::words::{bytes, duration, facts_list, stats, time};
-use super::{Site, calendar, picture, serving, sql, trends};
-use crate::project::lineage::ColumnName;
+use super::{Site, calendar, columns, picture, serving, sql, trends};
 use crate::project::manifest::{LatePolicy, SeverityName};
 use crate::project::model::{Dates, Model, Span};
 use crate::project::source::{Mode, Source};
 use crate::project::sql::TableName;
 use crate::project::{Check, Reference};
 use crate::zone;
-
-/// Links to columns that are shown without being opened.
-const FEW: usize = 3;
 
 /// Partitions in the table of the newest.
 const NEWEST_PARTITIONS: usize = 31;
@@ -95,7 +86,7 @@ pub fn source(site: &Site, source: &Source) -> Element {
         .add(facts_list(list))
         .add(neighbours(site, &name))
         .add(el("h3").text("Columns"))
-        .add(source_columns(site, source, &name))
+        .add(columns::of_source(site, source, &name))
         .add(rules(site, source));
     let also = match source.mode {
         Mode::Events => {
@@ -115,84 +106,6 @@ pub fn mode(mode: Mode) -> (&'static str, &'static str) {
     match mode {
         Mode::Events => ("events", "immutable facts, the first record of a key and date is accepted"),
         Mode::Upserts => ("upserts", "versions of a thing, the latest record of a key is current"),
-    }
-}
-
-fn source_columns(site: &Site, source: &Source, name: &TableName) -> Element {
-    let layout = &source.layout;
-    let declared = layout.columns.iter().enumerate().map(|(at, column)| {
-        let (missing, is_key) = match (layout.key.contains(&at), layout.required.contains(&at)) {
-            (true, _) => (el("code").text("missing_key").into(), true),
-            (_, true) => (el("code").text("missing_required").into(), false),
-            _ => (text("null"), false),
-        };
-        let ty = Markup::from(el("code").text(column.ty));
-        let meaning = prose(&source.column_descriptions[at]);
-        column_row(site, name, &column.name, is_key, [ty, missing, meaning])
-    });
-    let bronze = source.bronze_schema();
-    let added = bronze.fields().iter().skip(layout.columns.len()).map(|field| {
-        let ty = Markup::from(el("code").text(type_name(field.data_type())));
-        let meaning = Markup::from(el("em").text("added on arrival"));
-        column_row(site, name, field.name(), false, [ty, Markup::default(), meaning])
-    });
-    let headings = ["column", "type", "where missing", "meaning", "ends up in"].map(Heading::Text);
-    table(format!("Columns of {name}"), headings, declared.chain(added))
-}
-
-fn column_row(
-    site: &Site,
-    table: &TableName,
-    column: &str,
-    is_key: bool,
-    [ty, missing, meaning]: [Markup; 3],
-) -> Markup {
-    let name = ColumnName { table: table.clone(), column: column.to_owned() };
-    let readers = |name: &ColumnName| site.atlas.readers.get(name).into_iter().flatten();
-    let mut ends: BTreeSet<&ColumnName> = BTreeSet::new();
-    for reader in readers(&name) {
-        // what is decided over bronze keeps its columns: whoever reads them reads bronze's
-        match shown_as(&reader.table) == *table {
-            true => ends.extend(readers(reader)),
-            false => _ = ends.insert(reader),
-        }
-    }
-    let key = is_key.then(|| el("span").class("key-mark").set("title", "part of the key").text("key"));
-    let columns = el("tr")
-        .set("id", anchor(&name))
-        .set("data-find", "column")
-        .set("data-name", &name)
-        .add(el("th").set("scope", "row").add(el("code").text(column)).add(key))
-        .add(cell(ty));
-    // landing has no columns of its own to come from
-    let columns = match table.schema == zone::BRONZE {
-        true => columns.add(cell(missing)).add(cell(meaning).class("prose")),
-        false => {
-            let sources = site.atlas.lineage.columns.get(&name);
-            let links = sources.map(|sources| column_links(site, sources.iter()));
-            columns.add(cell(meaning).class("prose")).add(cell(links))
-        }
-    };
-    columns.add(cell(column_links(site, ends.into_iter()))).into()
-}
-
-fn column_links<'a>(site: &Site, columns: impl ExactSizeIterator<Item = &'a ColumnName>) -> Markup {
-    let count = columns.len();
-    let items = columns.map(|column| {
-        let shown = ColumnName { table: shown_as(&column.table), ..column.clone() };
-        // reference tables have no place per column, nor has what is only decided over bronze
-        let has_place =
-            shown.table.schema != zone::REFERENCE && site.atlas.lineage.columns.contains_key(&shown);
-        let target = if has_place { shown.to_string() } else { shown.table.to_string() };
-        // the line may break between table and column
-        let name = el("a").set("href", format!("#{}", anchor(target))).text(format!("{}.", column.table));
-        el("li").add(name.add(el("wbr")).text(&column.column))
-    });
-    let list = el("ul").class("columns").add_all(items);
-    match count {
-        0 => Markup::default(),
-        1..=FEW => list.into(),
-        _ => el("details").add(el("summary").text(format!("{count} columns"))).add(list).into(),
     }
 }
 
@@ -274,28 +187,19 @@ pub fn model(site: &Site, model: &Model) -> Element {
         list.push(("freshness", text(format!("a change waits at most {}", duration(most)))));
     }
     list.push(("file", el("code").text(model.file.display()).into()));
-    let rows = model.schema.fields().iter().map(|field| model_column(site, model, field));
-    let headings = ["column", "type", "meaning", "comes from", "ends up in"].map(Heading::Text);
     view(&name.to_string(), "table", table_title(name, kind))
         .add(el("p").class("lead").add(prose(&model.description)))
         .add(table_stats(site, name))
         .add(facts_list(list))
         .add(neighbours(site, name))
         .add(el("h3").text("Columns"))
-        .add(table(format!("Columns of {name}"), headings, rows))
+        .add(columns::of_model(site, model))
         .add(checks(site, name))
         .add(el("h3").text("SQL"))
         .add(sql::shown(&model.sql, |table| site.has(table)))
         .add(serving::of_mart(site, name))
         .add(over_time(site, name))
         .add(partitions(site, name))
-}
-
-fn model_column(site: &Site, model: &Model, field: &Field) -> Markup {
-    let meaning = model.column_descriptions.get(field.name()).map(|text| prose(text)).unwrap_or_default();
-    let ty = Markup::from(el("code").text(type_name(field.data_type())));
-    let is_key = model.key.contains(field.name());
-    column_row(site, &model.table, field.name(), is_key, [ty, Markup::default(), meaning])
 }
 
 fn span_text(span: Span) -> String {

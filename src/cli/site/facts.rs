@@ -1,5 +1,5 @@
 //! What a lake says, gathered for the site: tables, runs, what became of records by date, example answers. Everything is
-//! read from logs and ledger where these know it; only the amounts of `upserts` sources and the examples are queries.
+//! read from logs and ledger where these know it; amounts of `upserts` sources, nulls and examples are bounded queries.
 
 use std::collections::BTreeMap;
 
@@ -8,6 +8,7 @@ use arrow::datatypes::{Date32Type, Decimal128Type, Int64Type};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 
 use super::super::query;
+use super::nulls::{self, Nulls};
 use crate::engine;
 use crate::error::{During, Result};
 use crate::flow::decide::quoted;
@@ -34,6 +35,8 @@ const MOST_ROWS_TO_ADD_UP: u64 = 5_000_000;
 pub struct Facts {
     /// Stored tables that have been written, by full name.
     pub tables: BTreeMap<String, TableFacts>,
+    /// How often columns are null, by table.
+    pub nulls: BTreeMap<String, Nulls>,
     pub sources: BTreeMap<String, SourceFacts>,
     /// Oldest first.
     pub runs: Vec<RunRecord>,
@@ -124,9 +127,16 @@ pub async fn gather(run: &Run) -> Result<Option<Facts>> {
     }
     let mut facts = Facts { runs: runs::all(&run.ledger).await?, ..Facts::default() };
     for table in run.zone_tables() {
-        if let Some(found) = look(run, table) {
-            facts.tables.insert(table.name().to_owned(), found);
+        let Some((found, name)) = look(run, table).zip(TableName::parse(table.name())) else {
+            continue;
+        };
+        // nobody is shown quarantine's columns
+        if name.schema != zone::QUARANTINE
+            && let Some(nulls) = nulls::count(run, &name, &found).await?
+        {
+            facts.nulls.insert(table.name().to_owned(), nulls);
         }
+        facts.tables.insert(table.name().to_owned(), found);
     }
     for source in &run.project.sources {
         facts.sources.insert(source.name.clone(), of_source(run, source).await?);

@@ -6,6 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 /// How often the order of the layers is improved from both sides.
 const SWEEPS: usize = 24;
 
+/// How often the heights are drawn towards each other.
+const ROUNDS: usize = 200;
+
 /// Height of a node and the least distance of two, in pixels of the picture.
 pub const NODE_HEIGHT: f64 = 30.0;
 const NODE_GAP: f64 = 12.0;
@@ -174,7 +177,7 @@ impl Proper {
                 top += self.extent(node);
             }
         }
-        for round in 0..2 * SWEEPS {
+        for round in 0..ROUNDS {
             let num_layers = self.layers.len();
             for step in 0..num_layers {
                 let at = if round % 2 == 0 { step } else { num_layers - 1 - step };

@@ -7,11 +7,13 @@
 
 mod atlas;
 mod calendar;
+mod columns;
 mod contract;
 mod dictionary;
 mod facts;
 mod graph;
 mod html;
+mod nulls;
 mod page;
 mod picture;
 mod plot;

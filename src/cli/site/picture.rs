@@ -206,7 +206,7 @@ fn boxed(node: &Node, facts: Option<&Facts>, place: (f64, f64), width: f64, is_c
         None if node.is_view => format!("{name}, a view"),
         None => name.clone(),
     };
-    let view = if node.is_view { " view" } else { "" };
+    let view = if node.is_view { " is-view" } else { "" };
     let centre = if is_centre { " centre" } else { "" };
     let (x, y) = place;
     el("a")

@@ -135,7 +135,7 @@ impl Plot {
         let unit = shortened(&self.unit, MOST_UNIT);
         let up = label("middle", (x, TOP + inner.1 / 2.0), unit).class("axis");
         svg = svg.add(up.set("transform", format!("rotate(-90 {x} {})", TOP + inner.1 / 2.0)));
-        self.figure(svg)
+        self.figure("plot", svg)
     }
 
     /// Lying bars, each with its name before it and its value behind it.
@@ -178,7 +178,7 @@ impl Plot {
             svg = svg.add(label("start", (x(end) + 6.0, y + BAR / 2.0 + 4.0), shown).class("value"));
         }
         svg = svg.add(label("middle", (left + inner / 2.0, bottom + 35.0), &self.unit).class("axis"));
-        self.figure(svg)
+        self.figure("plot wide", svg)
     }
 
     fn range(&self) -> (f64, f64) {
@@ -212,7 +212,7 @@ impl Plot {
             .set("aria-label", what)
     }
 
-    fn figure(&self, svg: Element) -> Markup {
+    fn figure(&self, class: &str, svg: Element) -> Markup {
         let legend = (self.series.len() > 1).then(|| {
             let entries = self.series.iter().map(|series| {
                 el("li").add(el("span").class(format!("key {}", series.color))).text(&series.name)
@@ -221,7 +221,7 @@ impl Plot {
         });
         let note = (!self.note.is_empty()).then(|| el("p").class("note").add(prose(&self.note)));
         el("figure")
-            .class("plot")
+            .class(class)
             .set("id", &self.id)
             .add(el("figcaption").add(el("h4").text(&self.title)).add(note).add(legend))
             .add(scrolls(format!("{}, plot", self.title), svg))
@@ -285,7 +285,11 @@ impl Ticks {
             _ => (1.0, ""),
         };
         let step = self.step / unit;
-        let digits = (0..9).find(|digits| (step * 10_f64.powi(*digits)).fract().abs() < 1e-6).unwrap_or(9);
+        let is_enough = |digits: &i32| {
+            let shifted = step * 10_f64.powi(*digits);
+            shifted > 0.5 && (shifted - shifted.round()).abs() < 1e-6
+        };
+        let digits = (0..9).find(is_enough).unwrap_or(9);
         match value == 0.0 {
             true => "0".to_owned(),
             false => format!("{:.*}{sign}", usize::try_from(digits).unwrap_or(0), value / unit),

@@ -181,6 +181,7 @@ fn quarantine(source: &Source, found: &SourceFacts) -> Option<Markup> {
         let name = format!("{} others", rest.len());
         series.push(Series { name, color: color(0), values: of(&|other| rest.contains(other)) });
     }
+    series.retain(|series| !is_zero(series));
     let total: u64 = found.quarantined.values().sum();
     let plot = Plot {
         id: anchor(format!("quarantine.{}", source.name)),
