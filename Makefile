@@ -12,7 +12,7 @@ MEDALLION = $(TARGET)/release/medallion
 CARGO_DENY_VERSION := 0.20.2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-services build run test soak demo check fmt bench bench-astra bench-operators bench-serving bench-stream data-dictionary clean-lake cassandra cassandra-stop
+.PHONY: help setup setup-services build run test soak demo check fmt bench bench-astra bench-operators bench-serving bench-stream data-dictionary docs-site clean-lake cassandra cassandra-stop
 
 help: ## list the recipes
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,7 +20,7 @@ help: ## list the recipes
 setup: ## install what building needs and is missing, or say what to install
 	@scripts/setup.sh
 
-setup-services: ## the same for what tests start: Cassandra, an S3 server
+setup-services: ## the same for what tests start: Cassandra, an S3 server, a browser
 	@scripts/setup.sh --services
 
 build: setup ## build the release binary (20 to 30 minutes the first time on 2 cores)
@@ -87,6 +87,9 @@ data-dictionary: build ## write docs/data_dictionary.md from the SQL and TOML
 	@# through a temporary file: a failing command must not leave an empty dictionary behind
 	@$(MEDALLION) docs > docs/.data_dictionary.tmp && mv docs/.data_dictionary.tmp docs/data_dictionary.md
 	@echo "wrote docs/data_dictionary.md"
+
+docs-site: build ## write the site of the project and its lake to site/index.html
+	@$(MEDALLION) docs --html site
 
 clean-lake: ## remove what runs have written to lake/, to start over
 	rm -rf lake

@@ -1,17 +1,44 @@
-//! `medallion docs`: the data dictionary, from the SQL and TOML that the engine runs.
+//! `medallion docs`: the data dictionary, from the SQL and TOML that the engine runs, as Markdown or as a site.
 
 use std::fmt::Write;
+use std::path::PathBuf;
 
 use arrow::datatypes::{DataType, Schema};
+use clap::Args;
 
-use super::{Places, output};
+use super::{Places, output, site};
 use crate::error::Result;
 use crate::project::Project;
 use crate::project::model::{Model, Span};
 use crate::project::source::{Mode, Source};
 use crate::zone;
 
-pub async fn run(places: &Places) -> Result<u8> {
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The site is one page that needs nothing else: `DIR/index.html`, for a browser, a web server or a mail. It has the\n\
+    data dictionary, a picture of the lineage, the contract, the questions with example answers, the last run's report, and\n\
+    plots of records, amounts, quarantine, lateness and durations. Example answers are real rows.\n\n\
+    Examples:\n  \
+    medallion docs > dictionary.md                     the dictionary as Markdown\n  \
+    medallion docs --html site                         the site, with what the lake says\n  \
+    medallion --lake s3://b/l docs --html site         of another lake\n  \
+    medallion docs --html site --no-lake               from the project alone, without a value of the data"
+)]
+pub struct DocsArgs {
+    /// Write the site into this folder instead
+    #[arg(long, value_name = "DIR")]
+    html: Option<PathBuf>,
+    /// Leave out everything that the lake says
+    #[arg(long, requires = "html")]
+    no_lake: bool,
+}
+
+pub async fn run(places: &Places, args: &DocsArgs) -> Result<u8> {
+    if let Some(folder) = &args.html {
+        let written = site::write(places, folder, !args.no_lake).await?;
+        output::print_text(&format!("wrote {written}\n"))?;
+        return Ok(0);
+    }
     let project = places.load().await?;
     output::print_text(&dictionary(&project))?;
     Ok(0)
@@ -127,7 +154,7 @@ fn columns_table<'a>(page: &mut String, schema: &Schema, describe: impl Fn(&str)
 }
 
 /// A lake type in the words of the project's TOML.
-fn type_name(data_type: &DataType) -> String {
+pub(super) fn type_name(data_type: &DataType) -> String {
     match data_type {
         DataType::Utf8View => "text".to_owned(),
         DataType::BinaryView => "binary".to_owned(),

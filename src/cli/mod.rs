@@ -21,6 +21,7 @@ mod redrive;
 mod rerun;
 mod run;
 mod runs;
+mod site;
 mod sql;
 mod status;
 mod stream;
@@ -147,8 +148,8 @@ pub enum Command {
     Gc(maintain::GcArgs),
     /// Make landing data of the project's domain, with faults mixed in
     Generate(generate::GenerateArgs),
-    /// Print the data dictionary as Markdown
-    Docs,
+    /// Print the data dictionary as Markdown, or write a site of the project and its lake
+    Docs(docs::DocsArgs),
     /// Print a completion script for a shell
     Completions(completions::CompletionsArgs),
 }
@@ -207,7 +208,7 @@ async fn command(places: &Places, command: Command) -> Result<u8> {
         Command::Doctor(args) => doctor::run(places, &args).await,
         Command::Gc(args) => maintain::gc(places, &args).await,
         Command::Generate(args) => generate::run(places, &args).await,
-        Command::Docs => docs::run(places).await,
+        Command::Docs(args) => docs::run(places, &args).await,
         Command::Completions(args) => completions::run(&args),
     }
 }

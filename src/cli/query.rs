@@ -188,7 +188,7 @@ pub async fn answer_all(run: &Run, format: Format) -> Result<()> {
 }
 
 /// The question's rows from gold, and the values that its parameters had.
-async fn answer(
+pub(super) async fn answer(
     run: &Run,
     question: &Question,
     given: &BTreeMap<String, String>,

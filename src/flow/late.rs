@@ -19,6 +19,9 @@ use crate::project::source::Source;
 /// The error type of late records, where the source refuses them.
 pub const ERROR_TYPE: &str = "late";
 
+/// The class behind the last of [`CLASSES`].
+const MORE: &str = "more";
+
 /// Upper ends of the histogram's classes, in microseconds, and their names.
 const CLASSES: [(i64, &str); 7] = [
     (60_000_000, "up to 1 minute"),
@@ -29,6 +32,11 @@ const CLASSES: [(i64, &str); 7] = [
     (7 * 24 * 3_600_000_000, "up to 7 days"),
     (30 * 24 * 3_600_000_000, "up to 30 days"),
 ];
+
+/// The histogram's classes, from the least late to the most.
+pub fn classes() -> impl Iterator<Item = &'static str> {
+    CLASSES.iter().map(|(_, name)| *name).chain([MORE])
+}
 
 /// How late the late records of a file were, measured from the watermark.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,7 +52,7 @@ impl Lateness {
     fn count(&mut self, behind: i64) {
         self.records += 1;
         self.most_seconds = self.most_seconds.max(behind / 1_000_000);
-        let class = CLASSES.iter().find(|(end, _)| behind <= *end).map_or("more", |(_, name)| name);
+        let class = CLASSES.iter().find(|(end, _)| behind <= *end).map_or(MORE, |(_, name)| name);
         *self.histogram.entry(class.to_owned()).or_default() += 1;
     }
 }

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that can't go on says so")]
 
 mod authority;
+mod browser;
 mod cassandra;
 mod data;
 mod mini;
@@ -37,5 +38,6 @@ mod serving;
 mod serving_schema;
 mod serving_tls;
 mod serving_trouble;
+mod site;
 mod stream;
 mod two_runs;

@@ -1,0 +1,282 @@
+//! The last run's report, and how long the runs before it took.
+
+use serde_json::Value as Json;
+
+use super::Site;
+use super::dictionary::view;
+use super::html::{Element, Heading, Markup, anchor, cell, el, link, number, prose, row, table, text};
+use super::plot::{Plot, Series, Value, grouped};
+use super::words::{stats, time};
+use crate::flow::balance::BalanceRow;
+use crate::flow::runs::RunRecord;
+use crate::project::sql::TableName;
+
+/// Runs in the history and its plot.
+const HISTORY: usize = 60;
+
+/// Labels under the plot of durations.
+const MOST_TICKS: usize = 12;
+
+/// How a run may end, and its colour.
+const ENDS: [(&str, &str); 3] = [("done", "c2"), ("failed", "c1"), ("error", "c3")];
+
+/// Instead of what only a lake can say.
+pub fn no_lake() -> Element {
+    el("p").class("note").add(prose(
+        "There is no lake yet, so this page has no numbers: after `medallion run`, make the site again.",
+    ))
+}
+
+pub fn runs(site: &Site) -> Element {
+    let page = view("runs", "page", text("Runs"));
+    let Some(last) = site.facts.as_ref().and_then(|facts| facts.runs.last()) else {
+        return page.add(no_lake());
+    };
+    page.add(summary(last))
+        .add(problems(last))
+        .add(steps(site, last))
+        .add(balance(last))
+        .add(warnings(last))
+        .add(checks(last))
+        .add(history(&site.facts.as_ref().map(|facts| facts.runs.as_slice()).unwrap_or_default()))
+}
+
+fn seconds(run: &RunRecord) -> f64 {
+    (run.finished - run.started) as f64 / 1e6
+}
+
+fn status(run: &RunRecord) -> Element {
+    let known = ENDS.iter().any(|(end, _)| *end == run.status);
+    el("span").class(format!("status {}", if known { run.status.as_str() } else { "fail" })).text(&run.status)
+}
+
+/// The run in a line and a few numbers.
+pub fn summary(run: &RunRecord) -> Markup {
+    let line = el("p")
+        .class("lead")
+        .text(format!("Run {} (", run.run_id))
+        .add(el("code").text(&run.command))
+        .text(") ended as ")
+        .add(status(run))
+        .text(format!(" on {}.", time(run.finished)));
+    let rows: u64 = list(run, "steps").iter().filter_map(|step| step["rows"].as_u64()).sum();
+    let mut all = Markup::from(line);
+    all.push(stats([
+        ("took", format!("{:.2} s", seconds(run))),
+        ("rows written", grouped(rows)),
+        ("new files", run.report["new_files"].as_u64().map(grouped).unwrap_or("–".to_owned())),
+        ("commits", grouped(run.commits)),
+    ]));
+    all
+}
+
+fn list<'a>(run: &'a RunRecord, name: &str) -> &'a [Json] {
+    run.report[name].as_array().map(Vec::as_slice).unwrap_or_default()
+}
+
+fn problems(run: &RunRecord) -> Markup {
+    let error = run.report["error"].as_str().into_iter();
+    let told: Vec<&str> = error.chain(list(run, "problems").iter().filter_map(Json::as_str)).collect();
+    if told.is_empty() {
+        return Markup::default();
+    }
+    let mut all = Markup::from(el("h3").text("Problems"));
+    all.push(
+        el("ul").class("problems").add_all(told.into_iter().map(|problem| el("li").add(prose(problem)))),
+    );
+    all
+}
+
+fn steps(site: &Site, run: &RunRecord) -> Markup {
+    let steps = list(run, "steps");
+    let text_of = |step: &Json, name: &str| step[name].as_str().unwrap_or_default().to_owned();
+    let mut all = Markup::from(el("h3").text("Tables that changed"));
+    if steps.is_empty() {
+        all.push(el("p").class("note").text("None."));
+        return all;
+    }
+    let timed: Vec<&Json> =
+        steps.iter().filter(|step| step["seconds"].as_f64().is_some_and(|seconds| seconds > 0.0)).collect();
+    if !timed.is_empty() {
+        let values =
+            timed.iter().map(|step| Value::seconds(step["seconds"].as_f64().unwrap_or(0.0))).collect();
+        let plot = Plot {
+            id: anchor("runs.steps"),
+            title: "Seconds per table".to_owned(),
+            note: "Tables are computed beside each other, so these add up to more than the run took."
+                .to_owned(),
+            unit: "seconds".to_owned(),
+            each: "table".to_owned(),
+            names: timed.iter().map(|step| text_of(step, "table")).collect(),
+            series: vec![Series { name: "seconds".to_owned(), color: "c0".to_owned(), values }],
+            ..Plot::default()
+        };
+        all.push(el("div").class("plots").add(plot.bars()));
+    }
+    let rows = steps.iter().map(|step| {
+        let name = text_of(step, "table");
+        let table = TableName::parse(&name).filter(|table| site.has(table));
+        let name = match table {
+            Some(table) => link(&table, &table).into(),
+            None => text(name),
+        };
+        let count = |field: &str| number(step[field].as_u64().map(grouped).unwrap_or_default());
+        let what = cell(text(text_of(step, "scope"))).class("one-line");
+        row(name, [count("rows"), what, count("quarantined"), count("late"), count("unchanged")])
+    });
+    let headings = [
+        Heading::Text("table"),
+        Heading::Number("rows written"),
+        Heading::Text("what"),
+        Heading::Number("quarantined"),
+        Heading::Number("late"),
+        Heading::Number("partitions as they were"),
+    ];
+    all.push(table("Tables that the last run changed", headings, rows));
+    all
+}
+
+fn balance(run: &RunRecord) -> Markup {
+    let rows: Vec<BalanceRow> =
+        list(run, "balance").iter().filter_map(|row| serde_json::from_value(row.clone()).ok()).collect();
+    let mut all = Markup::default();
+    for (scope, title) in [("run", "Balance of the run"), ("lake", "Balance of the whole lake")] {
+        let rows: Vec<&BalanceRow> = rows.iter().filter(|row| row.scope == scope).collect();
+        if rows.is_empty() {
+            continue;
+        }
+        let holds = rows.iter().all(|row| row.difference == 0);
+        let verdict = match holds {
+            true => el("span").class("status done").text("holds"),
+            false => el("span").class("status fail").text("does not hold"),
+        };
+        all.push(el("h3").text(format!("{title} ")).add(verdict));
+        let shown = rows.iter().map(|line| {
+            let sides = [
+                line.landed,
+                line.accepted,
+                line.duplicates,
+                line.superseded,
+                line.quarantined,
+                line.difference,
+            ];
+            let cells = sides.map(|side| number(told(line, side)));
+            row(text(&line.source), [cell(text(&line.measure))].into_iter().chain(cells))
+        });
+        let texts = ["source", "measure"].map(Heading::Text);
+        let sides = ["landed", "accepted", "duplicates", "superseded", "quarantined", "difference"];
+        all.push(table(title, texts.into_iter().chain(sides.map(Heading::Number)), shown));
+    }
+    all
+}
+
+fn told(row: &BalanceRow, side: i128) -> String {
+    match row.measure == crate::flow::balance::RECORDS {
+        true => grouped(side / 1_000_000),
+        false => super::plot::amount(side),
+    }
+}
+
+fn warnings(run: &RunRecord) -> Markup {
+    let Some(warnings) = run.report["warnings"].as_object().filter(|warnings| !warnings.is_empty()) else {
+        return Markup::default();
+    };
+    let rows = warnings
+        .iter()
+        .map(|(name, count)| row(prose(name), [number(count.as_u64().map(grouped).unwrap_or_default())]));
+    let mut all = Markup::from(el("h3").text("Warnings"));
+    all.push(table("Warnings of the last run", [Heading::Text("what"), Heading::Number("records")], rows));
+    all
+}
+
+fn checks(run: &RunRecord) -> Markup {
+    let checks = list(run, "checks");
+    if checks.is_empty() {
+        return Markup::default();
+    }
+    let rows = checks.iter().map(|check| {
+        let text_of = |name: &str| check[name].as_str().unwrap_or_default();
+        let found = check["rows"].as_i64().unwrap_or(0);
+        let result = match found {
+            0 => el("span").class("status done").text("no rows"),
+            rows => el("span")
+                .class(format!("status {}", if text_of("severity") == "fail" { "fail" } else { "warn" }))
+                .text(format!("{} rows", grouped(rows))),
+        };
+        row(
+            el("code").text(text_of("name")),
+            [
+                cell(text(text_of("severity"))),
+                cell(prose(text_of("description"))).class("prose"),
+                cell(result),
+            ],
+        )
+    });
+    let mut all = Markup::from(el("h3").text("Checks"));
+    all.push(table(
+        "Checks of the last run",
+        ["check", "severity", "meaning", "result"].map(Heading::Text),
+        rows,
+    ));
+    all
+}
+
+fn history(runs: &[RunRecord]) -> Markup {
+    let newest = &runs[runs.len().saturating_sub(HISTORY)..];
+    let mut all = Markup::from(el("h3").text("Durations"));
+    let mut series: Vec<Series> = ENDS
+        .iter()
+        .map(|(end, color)| {
+            let values = newest.iter().map(|run| match run.status == *end {
+                true => Value::seconds(seconds(run)),
+                false => Value::default(),
+            });
+            Series { name: (*end).to_owned(), color: (*color).to_owned(), values: values.collect() }
+        })
+        .collect();
+    series.retain(|series| series.values.iter().any(|value| value.size > 0.0));
+    let every = newest.len().div_ceil(MOST_TICKS).max(1);
+    let plot = Plot {
+        id: anchor("runs.durations"),
+        title: "Duration of each run".to_owned(),
+        note: match newest.len() < runs.len() {
+            true => format!(
+                "The newest {} of {} runs that changed something or were stopped.",
+                newest.len(),
+                runs.len()
+            ),
+            false => "Runs that changed something or were stopped.".to_owned(),
+        },
+        unit: "seconds".to_owned(),
+        each: "run".to_owned(),
+        names: newest.iter().map(|run| format!("run {}", run.run_id)).collect(),
+        ticks: (0..newest.len()).step_by(every).map(|at| (at, newest[at].run_id.to_string())).collect(),
+        series,
+    };
+    all.push(el("div").class("plots").add(plot.columns()));
+    let rows = newest.iter().rev().map(|run| {
+        let rows: u64 = list(run, "steps").iter().filter_map(|step| step["rows"].as_u64()).sum();
+        row(
+            text(run.run_id),
+            [
+                cell(el("code").text(&run.command)),
+                cell(status(run)),
+                cell(text(time(run.started))),
+                number(format!("{:.2}", seconds(run))),
+                number(grouped(rows)),
+                number(grouped(run.commits)),
+            ],
+        )
+    });
+    let headings = [
+        Heading::Text("run"),
+        Heading::Text("command"),
+        Heading::Text("ended as"),
+        Heading::Text("started"),
+        Heading::Number("seconds"),
+        Heading::Number("rows written"),
+        Heading::Number("commits"),
+    ];
+    all.push(table("Runs, the newest first", headings, rows));
+    all
+}
