@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::Site;
-use super::dictionary::{check_table, mode, view};
+use super::checks::check_table;
+use super::dictionary::{mode, view};
 use super::html::{Element, Heading, Markup, cell, el, link, number, prose, row, table, text};
 use super::plot::grouped;
 use super::words::duration;
@@ -145,7 +146,7 @@ fn checks(site: &Site) -> Markup {
         return Markup::default();
     }
     let mut all = Markup::from(el("h3").text("Checks"));
-    all.push(el("p").class("note").text("Queries that must return no row, after every run."));
+    all.push(el("p").class("note").text("Asked when a table or a check has changed. A check that guards a table keeps partitions out that it finds fault with."));
     all.push(check_table(site, "Checks", &checks));
     all
 }

@@ -5,12 +5,13 @@ use super::atlas::{LANDING, shown_as};
 use super::html::{Element, Heading, Markup, anchor, cell, el, link, number, prose, row, table, text};
 use super::plot::{Plot, Series, Value, grouped};
 use super::words::{bytes, duration, facts_list, stats, time};
-use super::{Site, calendar, columns, picture, serving, sql, trends};
-use crate::project::manifest::{LatePolicy, SeverityName};
+use super::{Site, calendar, checks, columns, picture, serving, sql, trends};
+use crate::project::Reference;
+use crate::project::check::Check;
+use crate::project::manifest::LatePolicy;
 use crate::project::model::{Dates, Model, Span};
 use crate::project::source::{Mode, Source};
 use crate::project::sql::TableName;
-use crate::project::{Check, Reference};
 use crate::zone;
 
 /// Partitions in the table of the newest.
@@ -257,37 +258,13 @@ fn table_stats(site: &Site, name: &TableName) -> Option<Element> {
 
 fn checks(site: &Site, name: &TableName) -> Markup {
     let of_table: Vec<&Check> =
-        site.checks.iter().filter(|(_, inputs)| inputs.contains(name)).map(|(check, _)| *check).collect();
+        site.project.checks.iter().filter(|check| checks::concerns(check, name)).collect();
     if of_table.is_empty() {
         return Markup::default();
     }
     let mut all = Markup::from(el("h3").text("Checks"));
-    all.push(check_table(site, &format!("Checks that read {name}"), &of_table));
+    all.push(checks::check_table(site, &format!("Checks of {name}"), &of_table));
     all
-}
-
-/// Checks with how they ended in the last run.
-pub fn check_table(site: &Site, caption: &str, checks: &[&Check]) -> Element {
-    let rows = checks.iter().map(|check| {
-        let severity = match check.severity {
-            SeverityName::Warn => "warn",
-            SeverityName::Fail => "fail",
-        };
-        let result = match site.last_check(&check.name) {
-            Some(0) => el("span").class("status done").text("no rows"),
-            Some(rows) => {
-                el("span").class(format!("status {severity}")).text(format!("{} rows", grouped(rows)))
-            }
-            None => el("span").text("–"),
-        };
-        let sql =
-            el("details").add(el("summary").text("SQL")).add(sql::shown(&check.sql, |table| site.has(table)));
-        row(
-            el("code").text(&check.name),
-            [cell(text(severity)), cell(prose(&check.description)).class("prose"), cell(result), cell(sql)],
-        )
-    });
-    table(caption, ["check", "severity", "meaning", "last run", "query"].map(Heading::Text), rows)
 }
 
 fn over_time(site: &Site, name: &TableName) -> Option<Markup> {

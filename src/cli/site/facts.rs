@@ -11,6 +11,7 @@ use super::super::query;
 use super::nulls::{self, Nulls};
 use crate::engine;
 use crate::error::{During, Result};
+use crate::flow::check_history::{self, CheckRecord};
 use crate::flow::decide::quoted;
 use crate::flow::late::Lateness;
 use crate::flow::runs::{self, RunRecord};
@@ -40,6 +41,8 @@ pub struct Facts {
     pub sources: BTreeMap<String, SourceFacts>,
     /// Oldest first.
     pub runs: Vec<RunRecord>,
+    /// How each check ended, oldest first.
+    pub checks: BTreeMap<String, Vec<CheckRecord>>,
     /// By question.
     pub answers: BTreeMap<String, Answer>,
 }
@@ -137,6 +140,9 @@ pub async fn gather(run: &Run) -> Result<Option<Facts>> {
             facts.nulls.insert(table.name().to_owned(), nulls);
         }
         facts.tables.insert(table.name().to_owned(), found);
+    }
+    for record in check_history::all(&run.ledger).await? {
+        facts.checks.entry(record.name.clone()).or_default().push(record);
     }
     for source in &run.project.sources {
         facts.sources.insert(source.name.clone(), of_source(run, source).await?);

@@ -7,6 +7,7 @@
 
 mod atlas;
 mod calendar;
+mod checks;
 mod columns;
 mod contract;
 mod dictionary;
@@ -23,18 +24,15 @@ mod sql;
 mod trends;
 mod words;
 
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use self::atlas::{Atlas, LANDING, shown_as};
+use self::atlas::{Atlas, LANDING};
 use self::facts::Facts;
 use super::Places;
-use crate::error::{During, Error, Result};
-use crate::flow::Run;
-use crate::lake::{Lake, open_root, parse_location};
+use crate::error::{During, Error, ErrorKind, Result};
+use crate::project::Project;
 use crate::project::sql::TableName;
-use crate::project::{Check, Project};
 use crate::telemetry::Progress;
 
 /// The page's name in its folder.
@@ -46,8 +44,6 @@ struct Site<'a> {
     atlas: Atlas,
     /// `None` without a lake.
     facts: Option<Facts>,
-    /// Each check with the tables that it reads.
-    checks: Vec<(&'a Check, BTreeSet<TableName>)>,
 }
 
 impl Site<'_> {
@@ -60,13 +56,6 @@ impl Site<'_> {
     fn tables_of(&self, zone: &str) -> Vec<TableName> {
         let names = self.atlas.nodes.iter().map(|node| &node.name);
         names.filter(|name| name.schema == zone && self.has(name)).cloned().collect()
-    }
-
-    /// Rows that a check found in the last run.
-    fn last_check(&self, name: &str) -> Option<i64> {
-        let last = self.facts.as_ref()?.runs.last()?;
-        let checks = last.report["checks"].as_array()?;
-        checks.iter().find(|check| check["name"] == name)?["rows"].as_i64()
     }
 }
 
@@ -98,29 +87,17 @@ pub async fn write(places: &Places, folder: &Path, with_lake: bool) -> Result<St
 }
 
 async fn page(project: &Project, facts: Option<Facts>) -> Result<String> {
-    let mut checks = Vec::new();
-    for check in &project.checks {
-        let inputs =
-            crate::project::sql::inputs(&check.sql).map_err(|(_, message)| Error::project(message))?;
-        checks.push((check, inputs.iter().map(shown_as).collect()));
-    }
-    let site = Site { project, atlas: Atlas::of(project).await?, facts, checks };
+    let site = Site { project, atlas: Atlas::of(project).await?, facts };
     Ok(page::document(&site))
 }
 
 /// `None` where there is no lake: looking at one must not make one.
 async fn facts_of(places: &Places, project: &Arc<Project>) -> Result<Option<Facts>> {
-    let (base, text) = places.place(places.lake.as_deref(), project.lake.as_deref(), "lake", project);
-    let url = parse_location(text, &base)?;
-    if let Ok(folder) = url.to_file_path()
-        && url.scheme() == "file"
-        && !folder.is_dir()
-    {
-        return Ok(None);
-    }
-    let lake = Lake::open(&url)?;
-    // landing is not looked at, and need not be there
-    let landing = open_root(&url, false)?;
-    let run = Run::open(Arc::clone(project), landing, lake, Progress::new(false)).await?;
+    places.lake_url(project)?;
+    let lake = match places.lake(project).await {
+        Err(error) if error.kind() == ErrorKind::Usage => return Ok(None),
+        lake => lake?,
+    };
+    let run = places.open_on(Arc::clone(project), lake, Progress::new(false)).await?;
     facts::gather(&run).await.during(|| "gathering what the lake says".to_owned())
 }

@@ -2,11 +2,11 @@
 
 use serde_json::Value as Json;
 
-use super::Site;
 use super::dictionary::view;
 use super::html::{Element, Heading, Markup, anchor, cell, el, link, number, prose, row, table, text};
 use super::plot::{Plot, Series, Value, grouped};
 use super::words::{stats, time};
+use super::{Site, checks};
 use crate::flow::balance::BalanceRow;
 use crate::flow::runs::RunRecord;
 use crate::project::sql::TableName;
@@ -29,16 +29,27 @@ pub fn no_lake() -> Element {
 
 pub fn runs(site: &Site) -> Element {
     let page = view("runs", "page", text("Runs"));
-    let Some(last) = site.facts.as_ref().and_then(|facts| facts.runs.last()) else {
+    let all = site.facts.as_ref().map(|facts| facts.runs.as_slice()).unwrap_or_default();
+    let Some(last) = all.last() else {
         return page.add(no_lake());
     };
+    // a stream that is asked to let others in notes what it did, and leaves the books to the next
+    let closed = all.iter().rfind(|run| !list(run, "balance").is_empty()).unwrap_or(last);
+    let since = (closed.run_id != last.run_id).then(|| {
+        let told = format!(
+            "Balance, warnings and checks are those of run {}, which closed the books last.",
+            closed.run_id
+        );
+        el("p").class("note").text(told)
+    });
     page.add(summary(last))
         .add(problems(last))
         .add(steps(site, last))
-        .add(balance(last))
-        .add(warnings(last))
-        .add(checks(last))
-        .add(history(&site.facts.as_ref().map(|facts| facts.runs.as_slice()).unwrap_or_default()))
+        .add(since)
+        .add(balance(closed))
+        .add(warnings(closed))
+        .add(checks(closed))
+        .add(history(all))
 }
 
 fn seconds(run: &RunRecord) -> f64 {
@@ -122,7 +133,8 @@ fn steps(site: &Site, run: &RunRecord) -> Markup {
         };
         let count = |field: &str| number(step[field].as_u64().map(grouped).unwrap_or_default());
         let what = cell(text(text_of(step, "scope"))).class("one-line");
-        row(name, [count("rows"), what, count("quarantined"), count("late"), count("unchanged")])
+        let counts = ["quarantined", "late", "unchanged", "withheld"].map(count);
+        row(name, [count("rows"), what].into_iter().chain(counts))
     });
     let headings = [
         Heading::Text("table"),
@@ -131,6 +143,7 @@ fn steps(site: &Site, run: &RunRecord) -> Markup {
         Heading::Number("quarantined"),
         Heading::Number("late"),
         Heading::Number("partitions as they were"),
+        Heading::Number("withheld"),
     ];
     all.push(table("Tables that the last run changed", headings, rows));
     all
@@ -190,34 +203,56 @@ fn warnings(run: &RunRecord) -> Markup {
 }
 
 fn checks(run: &RunRecord) -> Markup {
+    let text_of = |value: &Json, name: &str| value[name].as_str().unwrap_or_default().to_owned();
+    let mut all = Markup::default();
     let checks = list(run, "checks");
-    if checks.is_empty() {
-        return Markup::default();
+    if !checks.is_empty() {
+        let rows = checks.iter().map(|check| {
+            let rows = check["rows"].as_i64().unwrap_or(0);
+            // a report of an older version says only what the check may do at most
+            let ended = match check["outcome"].as_str() {
+                Some(outcome) => outcome,
+                None if rows == 0 => "passed",
+                None if check["severity"] == "warn" => "warned",
+                None => "failed",
+            };
+            let details = check["details"].as_array().into_iter().flatten().filter_map(Json::as_str);
+            let details = details.map(|detail| el("p").class("small").text(detail));
+            row(
+                el("code").text(text_of(check, "name")),
+                [
+                    cell(prose(&text_of(check, "description"))).class("prose"),
+                    cell(checks::outcome(ended, rows)).add_all(details),
+                ],
+            )
+        });
+        all.push(el("h3").text("Checks"));
+        all.push(table("Checks of the last run", ["check", "meaning", "result"].map(Heading::Text), rows));
     }
-    let rows = checks.iter().map(|check| {
-        let text_of = |name: &str| check[name].as_str().unwrap_or_default();
-        let found = check["rows"].as_i64().unwrap_or(0);
-        let result = match found {
-            0 => el("span").class("status done").text("no rows"),
-            rows => el("span")
-                .class(format!("status {}", if text_of("severity") == "fail" { "fail" } else { "warn" }))
-                .text(format!("{} rows", grouped(rows))),
-        };
-        row(
-            el("code").text(text_of("name")),
-            [
-                cell(text(text_of("severity"))),
-                cell(prose(text_of("description"))).class("prose"),
-                cell(result),
-            ],
-        )
-    });
-    let mut all = Markup::from(el("h3").text("Checks"));
-    all.push(table(
-        "Checks of the last run",
-        ["check", "severity", "meaning", "result"].map(Heading::Text),
-        rows,
-    ));
+    let withheld = list(run, "withheld");
+    if !withheld.is_empty() {
+        let rows = withheld.iter().map(|told| {
+            let partitions = told["partitions"].as_array().into_iter().flatten().filter_map(Json::as_str);
+            let partitions: Vec<&str> = partitions.collect();
+            row(
+                text(text_of(told, "table")),
+                [
+                    cell(text(partitions.join(", "))),
+                    cell(el("code").text(text_of(told, "check"))),
+                    number(told["rows"].as_i64().map(grouped).unwrap_or_default()),
+                ],
+            )
+        });
+        let headings = [
+            Heading::Text("table"),
+            Heading::Text("partitions"),
+            Heading::Text("by the check"),
+            Heading::Number("rows"),
+        ];
+        all.push(el("h3").text("Withheld"));
+        all.push(el("p").class("note").text("What was there before stays until the check passes."));
+        all.push(table("What checks keep out of tables", headings, rows));
+    }
     all
 }
 
