@@ -260,7 +260,9 @@ fn without_a_lake_nothing_is_answered_and_nothing_made() {
         assert!(!place.lake.exists(), "{command:?} makes a lake");
     }
     // a folder is no lake
-    place.medallion(&["--lake", empty.to_str().unwrap(), "status"]).expect(2).tells(&["there is no lake at"]);
+    let mut command = medallion();
+    command.arg("--project").arg(&place.project).arg("--lake").arg(&empty).arg("status");
+    Done::of(command.output().unwrap()).expect(2).tells(&["there is no lake at"]);
     assert_eq!(std::fs::read_dir(&empty).unwrap().count(), 0);
 }
 

@@ -247,7 +247,9 @@ fn a_bucket_that_is_not_there_and_a_server_that_is_not_there_are_said_so() {
     let mut command = bucket.command(&["run"]);
     command.env("AWS_ENDPOINT", "http://127.0.0.1:1");
     done(command.output().unwrap()).expect(6).tells(&["127.0.0.1:1", "opening the lake `s3://"]);
-    let mut command = place.command(&["--landing", &format!("s3://{}/landing", bucket.name), "run"]);
+    let mut command = medallion();
+    command.arg("--project").arg(&place.project).arg("--lake").arg(&place.lake);
+    command.args(["--landing", &format!("s3://{}/landing", bucket.name), "run"]);
     command
         .env("AWS_ENDPOINT", "http://127.0.0.1:1")
         .env("AWS_ALLOW_HTTP", "true")
