@@ -230,7 +230,7 @@ mod tests {
         assert_eq!(
             messages,
             [
-                "`at` is `Decimal128(2, 1)` and can't be written as timestamp",
+                "`at` is `Float64` and can't be written as timestamp",
                 "the source has no column `other`",
                 "`note$text` must be boolean, and of a JSON source",
                 "`note$text` marks `note`, which is not in the result",

@@ -464,10 +464,9 @@ fn numbers_are_exact_and_alike_in_every_answer() {
 }
 
 #[test]
-fn a_number_with_a_fraction_is_what_it_says() {
-    let query = "select cast(123456789012.123457 as decimal(18, 6)) as money, 0.1 + 0.2 = 0.3 as is_exact";
-    let row = ask(&["--format", "json", "sql", query]).json()[0].take();
-    assert_eq!((&row["money"], &row["is_exact"]), (&"123456789012.123457".into(), &true.into()));
+fn a_text_that_is_cast_to_a_decimal_keeps_every_digit() {
+    let query = "select cast('123456789012.123457' as decimal(18, 6)) as money";
+    assert_eq!(ask(&["--format", "json", "sql", query]).json()[0]["money"], "123456789012.123457");
 }
 
 #[test]
