@@ -44,8 +44,6 @@ fn config() -> SessionConfig {
         .with_information_schema(false);
     let options = config.options_mut();
     options.sql_parser.collect_spans = true;
-    // a double would lose digits of an amount before any cast sees it
-    options.sql_parser.parse_float_as_decimal = true;
     // dimensions are broadcast: a hash join of two large sides can't spill (facts and hazards, H12)
     options.optimizer.hash_join_single_partition_threshold = 64 * 1024 * 1024;
     options.optimizer.hash_join_single_partition_threshold_rows = 1_000_000;
