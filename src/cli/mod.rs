@@ -214,6 +214,7 @@ fn tell_of_end(teller: tokio::sync::oneshot::Sender<()>) {
             tracing::warn!("stopped by SIGTERM; the next run continues");
             let _ = teller.send(());
             tokio::time::sleep(GRACE).await;
+            #[expect(clippy::disallowed_methods, reason = "the thread of `main` is the one that waits")]
             std::process::exit(i32::from(TERMINATED));
         });
     }

@@ -133,7 +133,7 @@ pub fn key_fault(key: &[u8]) -> Option<&'static str> {
     };
     match length {
         0 => Some("empty"),
-        ..=MAX_KEY_BYTES => None,
+        1..=MAX_KEY_BYTES => None,
         _ => Some("longer than 64 KiB"),
     }
 }
