@@ -54,17 +54,19 @@ pub async fn decide_changed(run: &mut Run) -> Result<()> {
         };
         todo.push((source, dates));
     }
-    let before = read(run).await?;
-    for (source, dates) in &mut todo {
+    if !counted.is_empty() {
         // what was counted by older rules can't be added to
-        let (name, form) = (&source.name, &source.fingerprint);
-        let is_older = |key: &(String, Option<i32>)| {
-            key.0 == *name && before.get(key).is_some_and(|counts| counts.fingerprint != *form)
-        };
-        let older: Vec<_> = counted.keys().filter(|key| is_older(key)).cloned().collect();
-        for key in older {
-            counted.remove(&key);
-            dates.get_or_insert_default().extend(key.1);
+        let before = read(run).await?;
+        for (source, dates) in &mut todo {
+            let is_older = |key: &(String, Option<i32>)| {
+                key.0 == source.name
+                    && before.get(key).is_some_and(|counts| counts.fingerprint != source.fingerprint)
+            };
+            let older: Vec<_> = counted.keys().filter(|key| is_older(key)).cloned().collect();
+            for key in older {
+                counted.remove(&key);
+                dates.get_or_insert_default().extend(key.1);
+            }
         }
     }
     record(run, todo, counted).await

@@ -219,7 +219,11 @@ async fn compute_groups(run: &Run, model: &Model, work: &Work) -> Result<Compute
 }
 
 /// The rows of the wanted dates. A query that looks back gives more than those, computed from too little.
-fn only_dates(batch: &RecordBatch, model: &Model, dates: Option<&BTreeSet<i32>>) -> Result<RecordBatch> {
+pub(super) fn only_dates(
+    batch: &RecordBatch,
+    model: &Model,
+    dates: Option<&BTreeSet<i32>>,
+) -> Result<RecordBatch> {
     let column = model.partition.first().and_then(|name| batch.column_by_name(name));
     let (Some(dates), Some(column)) = (dates, column) else {
         return Ok(batch.clone());

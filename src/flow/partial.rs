@@ -12,9 +12,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::array::{AsArray, BooleanArray, RecordBatch};
-use arrow::compute::filter_record_batch;
-use arrow::datatypes::{DataType, Date32Type};
+use arrow::array::RecordBatch;
+use arrow::datatypes::DataType;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::execution::SendableRecordBatchStream;
@@ -24,6 +23,7 @@ use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode};
 use datafusion::physical_plan::{ExecutionPlan, collect, execute_stream};
 use datafusion::prelude::SessionContext;
 
+use super::model::only_dates;
 use super::recent::Appended;
 use super::row_wise::{is_row_wise, num_scans};
 use super::{Run, dirty, inputs};
@@ -226,20 +226,12 @@ async fn added_since(
             None => return Ok(None),
         }
     }
-    of_date(&added, run.project.model(input), date).map(Some)
-}
-
-/// The rows of one date: a commit may have appended to several.
-fn of_date(rows: &[RecordBatch], table: Option<&Model>, date: i32) -> Result<Vec<RecordBatch>> {
-    let name = table.and_then(|table| table.partition.first());
-    let name = name.ok_or_else(|| Error::bug("a table that is summed up by date has no date"))?;
-    let of_date = |batch: &RecordBatch| {
-        let dates = batch.column_by_name(name).and_then(|column| column.as_primitive_opt::<Date32Type>());
-        let dates = dates.ok_or_else(|| Error::bug(format!("`{name}` is no column of dates")))?;
-        let is_wanted: BooleanArray = dates.iter().map(|found| Some(found == Some(date))).collect();
-        Ok(filter_record_batch(batch, &is_wanted)?)
-    };
-    rows.iter().map(of_date).collect()
+    // a commit may have appended to several dates
+    let table = run.project.model(input);
+    let table = table.ok_or_else(|| Error::bug(format!("`{input}` is no model's table")))?;
+    let wanted = BTreeSet::from([date]);
+    let of_date = added.iter().map(|batch| only_dates(batch, table, Some(&wanted)));
+    of_date.collect::<Result<_>>().map(Some)
 }
 
 /// A state that leaves partial and final aggregates apart.
