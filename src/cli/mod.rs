@@ -28,7 +28,7 @@ mod stream;
 mod travel;
 mod turn;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -255,13 +255,17 @@ impl Places {
         let none = || {
             Error::usage(format!("there is no lake at `{url}`; `medallion run` makes it, or mind `--lake`"))
         };
-        let is_absent = url.scheme() == "file" && url.to_file_path().is_ok_and(|folder| !folder.exists());
-        if is_absent {
+        if let Ok(folder) = url.to_file_path()
+            && !is_there(&folder)?
+        {
             return Err(none());
         }
         let lake = Lake::open(&url, false)?;
         // a first run that finds nothing leaves its lock only
-        let has_lock = lake.folder().is_some_and(|folder| folder.join(lock::WRITES).exists());
+        let has_lock = match lake.folder() {
+            Some(folder) => is_there(&folder.join(lock::WRITES))?,
+            None => false,
+        };
         if has_lock || lake.has_zone(zone::LEDGER).await? { Ok(lake) } else { Err(none()) }
     }
 
@@ -341,4 +345,10 @@ impl Places {
             None => (project.folder.clone(), declared.unwrap_or(default)),
         }
     }
+}
+
+/// Whether there is such a file or folder; one that can't be looked at is an error, not a no.
+fn is_there(path: &Path) -> Result<bool> {
+    path.try_exists()
+        .map_err(|error| Error::usage(format!("can't look at `{}`", path.display())).because(error))
 }

@@ -307,6 +307,7 @@ fn who_is_not_vouched_for_is_refused() {
 #[test]
 fn a_pipe_is_no_bundle_and_holds_nobody_up() {
     let place = mini::place();
+    place.run();
     let manifest = std::fs::read_to_string(place.project.join("medallion.toml")).unwrap();
     let serving =
         "\n[serving]\nkeyspace = \"k\"\nhosts = [\"127.0.0.1:1\"]\nuser = \"u\"\npassword_file = \"pipe\"\n";

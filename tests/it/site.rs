@@ -100,7 +100,7 @@ fn every_view_is_sound_and_needs_nothing_else() {
         go(&mut browser, &id);
         let shown =
             browser.texts("[...document.querySelectorAll('.view:not([hidden])')].map(view => view.id)");
-        assert_eq!(shown, [id.clone()]);
+        assert_eq!(shown, std::slice::from_ref(&id));
         assert!(browser.text("document.title").contains("cloud_analytics"));
         assert_eq!(browser.number("document.querySelectorAll('.side a[aria-current]').length"), 1.0, "{id}");
     }
@@ -504,7 +504,7 @@ fn without_a_lake_it_says_so_and_makes_none() {
     let folder = tempfile::tempdir().unwrap();
     fs::remove_dir(&place.landing).unwrap();
     let file = site_of(&place, folder.path());
-    assert!(!place.lake.exists());
+    assert!(!place.lake.try_exists().unwrap());
     let mut browser = Browser::start();
     browser.open(&file);
     assert_sound(&mut browser, &file);

@@ -13,6 +13,7 @@ use scylla::client::PoolSize;
 use scylla::client::execution_profile::ExecutionProfile;
 use scylla::client::session::Session;
 use scylla::client::session_builder::SessionBuilder;
+use scylla::errors::NewSessionError;
 use scylla::policies::address_translator::AddressTranslator;
 use scylla::policies::load_balancing::DefaultPolicy;
 use scylla::statement::{Consistency, SerialConsistency};
@@ -21,6 +22,7 @@ use super::astra;
 use super::astra::bundle::Bundle;
 use super::astra::tunnel::Tunnel;
 use super::cause;
+use super::handshake::distrust;
 use crate::error::{During, Error, Result};
 use crate::project::contact::with_port;
 use crate::project::manifest::ServingManifest;
@@ -271,25 +273,35 @@ pub async fn connect(target: &Target) -> Result<Session> {
     if let Some(tunnel) = &tunnel {
         builder = builder.known_nodes_addr(&tunnel.entrances).address_translator(Arc::clone(tunnel) as _);
     }
-    builder.build().await.map_err(|error| {
-        if let Some(failure) = tunnel.as_ref().and_then(|tunnel| tunnel.failure()) {
-            return Error::unavailable(format!("can't connect to {}", target.place())).because(failure);
-        }
-        let (text, place) = (error.to_string(), target.place());
-        let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
-        let refused = if cause::is_anonymous(&error) {
-            return Error::usage(format!(
-                "{place} asks who we are: name `serving.user` in `medallion.toml`, and give its password in {PASSWORD_VARIABLE} or `serving.password_file`"
-            ));
-        } else if says(&["uthentication", "assword"]) {
-            Error::usage(format!("{place} refuses the user and the password"))
-        } else if says(&["ertificate", "UnknownIssuer", "NotValidForName", "fatal alert"]) {
-            Error::usage(format!("{place} and this side do not trust each other's certificates"))
-        } else {
-            Error::unavailable(format!("can't connect to {place}"))
-        };
-        refused.because(cause::of_session(&error))
-    })
+    match builder.build().await {
+        Ok(session) => Ok(session),
+        Err(error) => Err(refusal(target, tunnel.as_deref(), &error).await),
+    }
+}
+
+/// Why nobody let us in.
+async fn refusal(target: &Target, tunnel: Option<&Tunnel>, error: &NewSessionError) -> Error {
+    let place = target.place();
+    if let Some(failure) = tunnel.and_then(Tunnel::failure) {
+        return Error::unavailable(format!("can't connect to {place}")).because(failure);
+    }
+    if cause::is_anonymous(error) {
+        return Error::usage(format!(
+            "{place} asks who we are: name `serving.user` in `medallion.toml`, and give its password in {PASSWORD_VARIABLE} or `serving.password_file`"
+        ));
+    }
+    let text = error.to_string();
+    if ["uthentication", "assword"].iter().any(|word| text.contains(word)) {
+        return Error::usage(format!("{place} refuses the user and the password"))
+            .because(cause::of_session(error));
+    }
+    if let Some(tls) = &target.tls
+        && let Some(distrust) = distrust(&target.hosts, tls).await
+    {
+        return Error::usage(format!("{place} and this side do not trust each other's certificates"))
+            .because(distrust);
+    }
+    Error::unavailable(format!("can't connect to {place}")).because(cause::of_session(error))
 }
 
 #[cfg(test)]

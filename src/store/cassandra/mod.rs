@@ -8,6 +8,7 @@
 pub mod astra;
 mod cause;
 pub mod connect;
+mod handshake;
 mod options;
 mod question;
 mod raw;
