@@ -40,6 +40,16 @@ pub fn counted(number: usize, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
+/// `90 s`, `12 min`, `5 h`, `3 days`.
+pub fn duration_text(seconds: i64) -> String {
+    match seconds.max(0) {
+        0..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds / 60),
+        7200..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}
+
 /// The progress of one command.
 #[derive(Debug, Clone)]
 pub struct Progress {

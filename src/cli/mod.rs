@@ -1,5 +1,6 @@
 //! The command line: one file per command, one match arm per command.
 
+mod alerts;
 mod balance;
 mod check;
 mod completions;
@@ -28,15 +29,20 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
+use url::Url;
 
 use self::output::Format;
 use crate::error::{Error, Result};
 use crate::flow::Run;
+use crate::flow::report::Report;
 use crate::lake::{Lake, open_root, parse_location};
+use crate::notify::{Ended, Telling};
 use crate::project::Project;
+use crate::project::alerts::Declared;
 use crate::project::manifest::ServingManifest;
 use crate::store::cassandra::{Cassandra, Target};
 use crate::telemetry::{self, Progress, Verbosity};
+use crate::trigger::anomalies::Anomalies;
 
 /// Moves landed files through bronze, silver and gold Delta tables, and proves that nothing was lost.
 #[derive(Debug, Parser)]
@@ -93,6 +99,9 @@ pub struct Places {
     /// Log errors only
     #[arg(short, long, global = true)]
     pub quiet: bool,
+    /// Who is told of what the command does.
+    #[arg(skip)]
+    telling: Telling,
 }
 
 #[derive(Debug, Subcommand)]
@@ -117,6 +126,8 @@ pub enum Command {
     Status(status::StatusArgs),
     /// Show what runs did
     Runs(runs::RunsArgs),
+    /// Send a test alert, or show the alerts that are open
+    Alerts(alerts::AlertsArgs),
     /// Show the balance of the last run and of the whole lake
     Balance,
     /// Look at refused records, let them in again, or discard them
@@ -150,7 +161,7 @@ pub enum Command {
 /// # Errors
 /// What stopped it.
 pub async fn run(cli: Cli) -> Result<u8> {
-    let places = cli.places;
+    let mut places = cli.places;
     telemetry::start_logging(match (places.quiet, places.verbose) {
         (true, _) => Verbosity::Quiet,
         (false, 0) => Verbosity::Normal,
@@ -159,12 +170,46 @@ pub async fn run(cli: Cli) -> Result<u8> {
     });
     // it finishes its batch first, and listens itself
     let is_stream = matches!(cli.command, Command::Stream(_));
-    tokio::select! {
+    if let Some(name) = cli.command.moves_data() {
+        places.telling = places.telling(name);
+    }
+    let done = tokio::select! {
         // boxed: the futures of all commands in one are deeper than the compiler follows
         done = Box::pin(command(&places, cli.command)) => done,
         () = told_to_end(), if !is_stream => {
             tracing::warn!("stopped by SIGTERM; the next run continues");
-            Ok(143)
+            Ok(STOPPED)
+        }
+    };
+    let ended = match &done {
+        Ok(STOPPED | stream::FORCED) => Ended::Stopped,
+        Ok(_) => Ended::Done,
+        Err(error) => Ended::Failed(error),
+    };
+    places.telling.ended(ended).await;
+    done
+}
+
+/// The exit code after SIGTERM: 128 and its number, as shells have it.
+const STOPPED: u8 = 143;
+
+impl Command {
+    /// The command's name, where others are told how it ended.
+    fn moves_data(&self) -> Option<&'static str> {
+        match self {
+            Command::Run(_) => Some("run"),
+            Command::Stream(_) => Some("stream"),
+            Command::Rerun(_) => Some("rerun"),
+            Command::Publish(_) => Some("publish"),
+            Command::Reconcile(_) => Some("reconcile"),
+            Command::Quarantine(args) => args.moves_data(),
+            Command::Restore(_) => Some("restore"),
+            Command::Optimize(_) => Some("optimize"),
+            Command::Vacuum(_) => Some("vacuum"),
+            Command::Gc(_) => Some("gc"),
+            // it tells how fresh the tables are
+            Command::Status(args) => args.monitors().then_some("status"),
+            _ => None,
         }
     }
 }
@@ -181,6 +226,7 @@ async fn command(places: &Places, command: Command) -> Result<u8> {
         Command::Sql(args) => sql::run(places, &args).await,
         Command::Status(args) => status::run(places, &args).await,
         Command::Runs(args) => runs::run(places, &args).await,
+        Command::Alerts(args) => alerts::run(places, &args).await,
         Command::Balance => balance::run(places).await,
         Command::Quarantine(args) => quarantine::run(places, &args).await,
         Command::Lineage(args) => lineage::run(places, &args).await,
@@ -213,8 +259,19 @@ impl Places {
     }
 
     fn lake(&self, project: &Project) -> Result<Lake> {
-        let (base, text) = self.place(self.lake.as_deref(), project.lake.as_deref(), "lake", project);
-        Lake::open(&parse_location(text, &base)?)
+        Lake::open(&self.lake_url(project.lake.as_deref())?)
+    }
+
+    fn lake_url(&self, declared: Option<&str>) -> Result<Url> {
+        let (base, text) = self.place(self.lake.as_deref(), declared, "lake");
+        parse_location(text, &base)
+    }
+
+    /// Whom the project wants told of a command, also where the rest of the project is broken.
+    fn telling(&self, command: &'static str) -> Telling {
+        let declared = Declared::read(&self.project);
+        let lake = self.lake_url(declared.lake.as_deref()).ok();
+        Telling::open(&self.project, &declared, lake, command)
     }
 
     /// Opens the project's stores for reading, or for a run.
@@ -225,11 +282,16 @@ impl Places {
     }
 
     async fn open_on(&self, project: Arc<Project>, lake: Lake, progress: Progress) -> Result<Run> {
-        let (base, text) =
-            self.place(self.landing.as_deref(), project.landing.as_deref(), "landing", &project);
+        let (base, text) = self.place(self.landing.as_deref(), project.landing.as_deref(), "landing");
         let landing = open_root(&parse_location(text, &base)?, false)
             .map_err(|error| error.during("opening landing"))?;
         Run::open(project, landing, lake, progress).await
+    }
+
+    /// A command has closed its books: whoever wants to be told is.
+    async fn settled(&self, run: &Run, report: &Report, anomalies: &mut Anomalies) {
+        anomalies.look(run).await;
+        self.telling.settled(run, report, anomalies.take(true)).await;
     }
 
     /// The cluster that marts are published to; `None` where neither the caller nor the project names one.
@@ -261,11 +323,10 @@ impl Places {
         given: Option<&'a str>,
         declared: Option<&'a str>,
         default: &'a str,
-        project: &Project,
     ) -> (PathBuf, &'a str) {
         match given {
             Some(text) => (PathBuf::from("."), text),
-            None => (project.folder.clone(), declared.unwrap_or(default)),
+            None => (self.project.clone(), declared.unwrap_or(default)),
         }
     }
 }

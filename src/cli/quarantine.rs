@@ -51,6 +51,17 @@ enum QuarantineCommand {
     Discard(redrive::DiscardArgs),
 }
 
+impl QuarantineArgs {
+    /// The command's name, where it decides over records.
+    pub fn moves_data(&self) -> Option<&'static str> {
+        match &self.command {
+            QuarantineCommand::Redrive(_) => Some("quarantine redrive"),
+            QuarantineCommand::Discard(_) => Some("quarantine discard"),
+            _ => None,
+        }
+    }
+}
+
 #[derive(Debug, Args)]
 pub(super) struct Filter {
     /// Only this source

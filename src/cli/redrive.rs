@@ -17,6 +17,7 @@ use crate::flow::report::Report;
 use crate::flow::{Run, runs};
 use crate::lake::write::date_text;
 use crate::telemetry::Progress;
+use crate::trigger::anomalies::Anomalies;
 use crate::trigger::batch;
 
 #[derive(Debug, Args)]
@@ -246,7 +247,11 @@ async fn decide(
         crate::flow::interventions::resume(&mut run).await?;
     }
     let chosen = choose(&run, work.filter).await?;
+    let mut anomalies = Anomalies::begin(&run, &places.telling)?;
     let mut done = act(&mut run, chosen).await;
+    if let Ok((_, Some(report))) = &done {
+        places.settled(&run, report, &mut anomalies).await;
+    }
     let served = match &mut done {
         Ok((_, report)) if !work.is_dry => publish::follow_up(places, &run, report.as_mut()).await,
         _ => Ok(()),

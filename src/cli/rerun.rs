@@ -9,6 +9,7 @@ use super::{Places, publish};
 use crate::error::{Error, ErrorKind, Result};
 use crate::flow::plan::{self, Order, Plan, Request, Which};
 use crate::telemetry::Progress;
+use crate::trigger::anomalies::Anomalies;
 use crate::trigger::batch;
 
 #[derive(Debug, Args)]
@@ -158,8 +159,10 @@ pub async fn run(places: &Places, args: &RerunArgs) -> Result<u8> {
     run.command = args.text();
     run.concurrency = usize::from(args.concurrency);
     run.wanted = plan.wanted.clone();
+    let mut anomalies = Anomalies::begin(&run, &places.telling)?;
     let report = batch::rerun(&mut run).await.inspect_err(|_| progress.finish());
     let mut report = report?;
+    places.settled(&run, &report, &mut anomalies).await;
     let served = publish::follow_up(places, &run, Some(&mut report)).await;
     progress.finish();
     match places.format {

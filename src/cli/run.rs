@@ -8,6 +8,7 @@ use crate::error::{ErrorKind, Result};
 use crate::flow::balance::{BalanceRow, RECORDS};
 use crate::flow::report::Report;
 use crate::telemetry::{Progress, counted};
+use crate::trigger::anomalies::Anomalies;
 use crate::trigger::batch;
 
 #[derive(Debug, Args)]
@@ -32,8 +33,10 @@ pub async fn run(places: &Places, args: &RunArgs) -> Result<u8> {
     // taken before the tables are looked at, so that what is seen is what the run works on
     let _lock = batch::lock(&lake)?;
     let mut run = places.open_on(project, lake, progress.clone()).await?;
+    let mut anomalies = Anomalies::begin(&run, &places.telling)?;
     let report = batch::run(&mut run, args.full_refresh).await.inspect_err(|_| progress.finish());
     let mut report = report?;
+    places.settled(&run, &report, &mut anomalies).await;
     let served = publish::follow_up(places, &run, Some(&mut report)).await;
     progress.finish();
     match places.format {

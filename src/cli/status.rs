@@ -7,14 +7,12 @@ use super::Places;
 use super::output::{Format, print_cells, print_text};
 use crate::error::{ErrorKind, Result};
 use crate::flow::bronze::{LATE, MAX_EVENT_TIME};
+use crate::flow::freshness::{self, Freshness};
 use crate::flow::model::describe;
 use crate::flow::runs::{self, RunRecord};
 use crate::flow::{Run, decisions, dirty};
 use crate::lake::table::Table;
-use crate::project::model::Model;
-use crate::project::sql::TableName;
-use crate::telemetry::Progress;
-use crate::trigger::meter::duration_text;
+use crate::telemetry::{Progress, duration_text};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Answered from the tables' logs: no data is read.\n\n\
@@ -63,6 +61,12 @@ struct TableStatus {
     is_fresh: Option<bool>,
 }
 
+impl StatusArgs {
+    pub fn monitors(&self) -> bool {
+        self.monitor
+    }
+}
+
 pub async fn run(places: &Places, args: &StatusArgs) -> Result<u8> {
     let run = places.open(Progress::new(false)).await?;
     let last = runs::last(&run.ledger).await?;
@@ -78,6 +82,7 @@ pub async fn run(places: &Places, args: &StatusArgs) -> Result<u8> {
     for problem in &problems {
         tracing::error!("{problem}");
     }
+    places.telling.look_at_freshness(&run).await;
     Ok(if problems.is_empty() { 0 } else { ErrorKind::Data.exit_code() })
 }
 
@@ -198,8 +203,7 @@ async fn collect(run: &Run, last: Option<&RunRecord>) -> Result<Vec<TableStatus>
         let quarantine = run.quarantine_of(&source.name)?;
         status.quarantined = Some(quarantine.num_records());
         status.quarantined_last_run = refused(table.name());
-        let since = table.snapshot().map(|snapshot| snapshot.timestamp * 1000);
-        judge(&mut status, run, source.freshness, since);
+        judge(&mut status, &freshness::of_source(run, source, run.started_at)?);
         found.push(status);
         if quarantine.version() >= 0 {
             found.push(look(quarantine).await?);
@@ -212,40 +216,19 @@ async fn collect(run: &Run, last: Option<&RunRecord>) -> Result<Vec<TableStatus>
         let stale = dirty::stale(run, model)?;
         status.stale_partitions = stale.num_partitions();
         status.stale_files = stale.num_files;
-        let waiting_since = match work {
-            dirty::Work::Nothing => Some(run.started_at),
-            _ => waiting_since(run, model, table).await?,
-        };
+        judge(&mut status, &freshness::of_model(run, model, &work, run.started_at).await?);
         if work != dirty::Work::Nothing {
             status.waits = describe(&work);
         }
-        judge(&mut status, run, model.freshness, waiting_since);
         found.push(status);
     }
     Ok(found)
 }
 
-/// When the oldest change that the model has not computed yet was committed.
-async fn waiting_since(run: &Run, model: &Model, table: &Table) -> Result<Option<i64>> {
-    let mut oldest: Option<i64> = None;
-    for (name, version) in dirty::positions(run, model)? {
-        let consumed = table.position(&name).unwrap_or(-1);
-        let Some(input) = TableName::parse(&name).filter(|_| consumed < version) else {
-            continue;
-        };
-        if let Ok(time) = run.table(&input)?.committed_at(consumed + 1).await {
-            oldest = Some(oldest.map_or(time, |oldest| oldest.min(time)));
-        }
-    }
-    Ok(oldest.map(|millis| millis * 1000))
-}
-
-fn judge(status: &mut TableStatus, run: &Run, objective: Option<i64>, since: Option<i64>) {
-    let age = since.map(|since| (run.started_at - since).max(0));
-    status.age_seconds = age.map(|age| age / 1_000_000);
-    status.freshness_seconds = objective.map(|objective| objective / 1_000_000);
-    // what has never come is not fresh
-    status.is_fresh = objective.map(|objective| age.is_some_and(|age| age <= objective));
+fn judge(status: &mut TableStatus, fresh: &Freshness) {
+    status.age_seconds = fresh.age_seconds;
+    status.freshness_seconds = fresh.objective_seconds;
+    status.is_fresh = fresh.is_fresh();
 }
 
 async fn look(table: &Table) -> Result<TableStatus> {

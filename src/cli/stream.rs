@@ -21,7 +21,7 @@ use crate::trigger::stream::{self, Options};
 use crate::trigger::watch::Watch;
 
 /// The exit code after a second signal: 128 and the number of SIGINT, as shells have it.
-const FORCED: u8 = 130;
+pub const FORCED: u8 = 130;
 
 /// A plain log gets a line so often.
 const LOG_EVERY: Duration = Duration::from_secs(30);
@@ -77,7 +77,9 @@ pub async fn run(places: &Places, args: &StreamArgs) -> Result<u8> {
     let status = Status::begin(!places.quiet, Arc::clone(&meter));
     let options = Options { until_idle: args.until_idle };
     let ended = tokio::select! {
-        ended = stream::run(&mut run, options, &stop, &meter, &mut watches, &mut publisher) => ended,
+        ended = stream::run(
+            &mut run, options, &stop, &meter, &mut watches, &mut publisher, &places.telling,
+        ) => ended,
         () = stop.forced() => {
             status.end();
             tracing::warn!("ended at once; the next stream or run continues");

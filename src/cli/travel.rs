@@ -11,6 +11,7 @@ use crate::flow::report::Report;
 use crate::flow::travel::{self, AsOf};
 use crate::project::sql::TableName;
 use crate::telemetry::Progress;
+use crate::trigger::anomalies::Anomalies;
 use crate::trigger::batch;
 use crate::zone;
 
@@ -121,7 +122,9 @@ pub async fn restore(places: &Places, args: &RestoreArgs) -> Result<u8> {
     let mut verdict = Vec::new();
     let mut report: Option<Report> = None;
     if !args.only {
+        let mut anomalies = Anomalies::begin(&run, &places.telling)?;
         let done = batch::rerun(&mut run).await?;
+        places.settled(&run, &done, &mut anomalies).await;
         verdict = done.verdict();
         report = Some(done);
     }

@@ -12,6 +12,7 @@ pub mod decisions;
 pub mod dirty;
 pub mod doctor;
 pub mod explain;
+pub mod freshness;
 pub mod ids;
 pub mod inputs;
 pub mod interventions;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use super::alerts::AlertManifest;
 use super::stream::StreamLimits;
 
 /// `medallion.toml`.
@@ -22,6 +23,8 @@ pub struct ProjectManifest {
     pub stream: StreamLimits,
     #[serde(default)]
     pub serving: Option<ServingManifest>,
+    #[serde(default)]
+    pub alerts: Vec<AlertManifest>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -3,6 +3,7 @@
 //! [`Project::load`] reads `medallion.toml`, `sql/` and `cql/`, reports every problem at once with file and line, and
 //! touches no data. No table, column or rule of a domain is known here or anywhere else in the engine.
 
+pub mod alerts;
 pub mod cql;
 pub mod cql_type;
 pub mod diagnostics;
@@ -22,6 +23,7 @@ use std::path::{Path, PathBuf};
 
 use arrow::array::RecordBatch;
 
+use self::alerts::AlertManifest;
 use self::diagnostics::Diagnostic;
 use self::manifest::{CheckScope, Limits, ParameterManifest, ServingManifest, SeverityName};
 use self::mart::Mart;
@@ -41,6 +43,7 @@ pub struct Project {
     pub limits: Limits,
     pub stream: StreamLimits,
     pub serving: Option<ServingManifest>,
+    pub alerts: Vec<AlertManifest>,
     /// By name.
     pub sources: Vec<Source>,
     /// Inputs before outputs.

@@ -5,6 +5,8 @@ use std::fmt::Write as _;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::telemetry::duration_text;
+
 /// Upper ends of the buckets of durations, in seconds.
 const BUCKETS: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0];
 
@@ -337,16 +339,6 @@ fn time_text(micros: i64) -> String {
 /// How long ago a time is, for people.
 fn lag_text(micros: i64) -> String {
     duration_text(chrono::Utc::now().timestamp_micros().saturating_sub(micros) / 1_000_000)
-}
-
-/// `90 s`, `12 min`, `5 h`, `3 days`.
-pub fn duration_text(seconds: i64) -> String {
-    match seconds.max(0) {
-        0..120 => format!("{seconds} s"),
-        120..7200 => format!("{} min", seconds / 60),
-        7200..172_800 => format!("{} h", seconds / 3600),
-        _ => format!("{} days", seconds / 86_400),
-    }
 }
 
 #[cfg(test)]

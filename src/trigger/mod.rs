@@ -1,5 +1,6 @@
 //! When data moves. What it does on its way is [`crate::flow`]'s, whoever asks.
 
+pub mod anomalies;
 pub mod batch;
 pub mod meter;
 pub mod publisher;

@@ -39,6 +39,11 @@ impl Publisher {
     }
 
     /// Why the last attempt failed, if it did.
+    pub fn failure(&self) -> Option<&Error> {
+        self.failure.as_ref()
+    }
+
+    /// The same, when no attempt will follow.
     ///
     /// # Errors
     /// That of the last attempt.

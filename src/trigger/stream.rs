@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::anomalies::Anomalies;
 use super::meter::{Arrived, Meter};
 use super::publisher::Publisher;
 use super::stop::Stop;
@@ -22,6 +23,7 @@ use crate::flow::landing::{self, Pending};
 use crate::flow::report::Report;
 use crate::flow::{self, Run, late};
 use crate::ledger;
+use crate::notify::Telling;
 use crate::project::stream::StreamLimits;
 use crate::source::files::LandedFile;
 use crate::source::follow::Follower;
@@ -31,6 +33,12 @@ const COMPARE_EVERY: Duration = Duration::from_secs(600);
 
 /// Waits between attempts while a store is unavailable: the first, and the longest.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+
+/// How often it is looked at how fresh the tables are, also with nothing new: that is when they are not.
+const FRESHNESS_EVERY: Duration = Duration::from_secs(10);
+
+/// A stream that has failed so often in a row is not about to mend itself: somebody is told.
+const TELLING_FAILURES: u32 = 3;
 
 /// With `--until-idle`, so many failures in a row end the stream.
 const MAX_FAILURES: u32 = 5;
@@ -65,13 +73,16 @@ pub async fn run(
     meter: &Arc<Meter>,
     watches: &mut [Watch],
     publisher: &mut Publisher,
+    telling: &Telling,
 ) -> Result<Report> {
     run.command = "stream".to_owned();
     run.lake.checkpoint_in_background();
     run.remember_recent(run.project.stream.ids_bytes);
     let mut failures = 0;
+    let mut anomalies = Anomalies::begin(run, telling)?;
     loop {
-        let mut stream = Stream::begin(run, options, stop, meter, watches, publisher);
+        let (out, told) = ((&mut *watches, &mut *publisher), (telling, &mut anomalies));
+        let mut stream = Stream::begin(run, options, stop, meter, out, told);
         let ended = stream.work(&mut failures).await;
         let error = match ended {
             Ok(report) => return Ok(report),
@@ -83,6 +94,9 @@ pub async fn run(
             return Err(error);
         }
         meter.failed();
+        if failures >= TELLING_FAILURES {
+            telling.stumbled("stream", Some(&error));
+        }
         let mut wait = RETRY.0.saturating_mul(1 << (failures - 1).min(5)).min(RETRY.1);
         tracing::error!("{error}; nothing is lost, trying again in {} s", wait.as_secs());
         loop {
@@ -94,6 +108,7 @@ pub async fn run(
                 Ok(()) => break,
                 Err(error) if error.kind() == ErrorKind::Unavailable && !options.until_idle => {
                     meter.failed();
+                    telling.stumbled("stream", Some(&error));
                     tracing::error!("{error}; trying again");
                     wait = RETRY.1;
                 }
@@ -111,6 +126,8 @@ struct Stream<'a> {
     meter: &'a Arc<Meter>,
     watches: &'a mut [Watch],
     publisher: &'a mut Publisher,
+    telling: &'a Telling,
+    anomalies: &'a mut Anomalies,
     report: Report,
     /// Found and not yet taken in: the oldest first.
     backlog: BTreeMap<(i64, String), LandedFile>,
@@ -126,6 +143,7 @@ struct Stream<'a> {
     last_refresh: (Instant, Duration),
     last_settle: Instant,
     last_compare: Instant,
+    last_freshness: Instant,
 }
 
 impl<'a> Stream<'a> {
@@ -134,8 +152,8 @@ impl<'a> Stream<'a> {
         options: Options,
         stop: &'a Stop,
         meter: &'a Arc<Meter>,
-        watches: &'a mut [Watch],
-        publisher: &'a mut Publisher,
+        (watches, publisher): (&'a mut [Watch], &'a mut Publisher),
+        (telling, anomalies): (&'a Telling, &'a mut Anomalies),
     ) -> Self {
         let limits = run.project.stream.clone();
         let report = Report::begin(run);
@@ -149,6 +167,8 @@ impl<'a> Stream<'a> {
             meter,
             watches,
             publisher,
+            telling,
+            anomalies,
             report,
             backlog: BTreeMap::new(),
             record_bytes: RECORD_BYTES,
@@ -160,6 +180,7 @@ impl<'a> Stream<'a> {
             last_refresh: (now, Duration::ZERO),
             last_settle: now,
             last_compare: now,
+            last_freshness: now,
         }
     }
 
@@ -207,7 +228,11 @@ impl<'a> Stream<'a> {
                 self.num_batches = 0;
             }
             if self.is_settle_due() {
-                self.settle().await?;
+                self.settle(false).await?;
+            }
+            if self.last_freshness.elapsed() >= FRESHNESS_EVERY {
+                self.telling.look_at_freshness(self.run).await;
+                self.last_freshness = Instant::now();
             }
             let is_idle = !has_worked && self.backlog.is_empty() && look.num_waiting == 0;
             if self.options.until_idle && is_idle {
@@ -331,6 +356,7 @@ impl<'a> Stream<'a> {
         for watch in self.watches.iter_mut() {
             watch.look(self.run).await?;
         }
+        self.anomalies.look(self.run).await;
         Ok(())
     }
 
@@ -340,7 +366,7 @@ impl<'a> Stream<'a> {
     }
 
     /// Everything is computed, checked and balanced, and the report is in the ledger.
-    async fn settle(&mut self) -> Result<Report> {
+    async fn settle(&mut self, is_last: bool) -> Result<Report> {
         let begun = Instant::now();
         if self.last_compare.elapsed() >= COMPARE_EVERY {
             let known = ledger::files(&self.run.ledger.files).await?;
@@ -360,6 +386,9 @@ impl<'a> Stream<'a> {
         self.look_at_watches().await?;
         flow::settle(self.run, &mut self.report).await?;
         self.publisher.follow(self.run).await;
+        self.telling.settled(self.run, &self.report, self.anomalies.take(is_last)).await;
+        self.telling.stumbled("publish", self.publisher.failure());
+        self.last_freshness = Instant::now();
         self.run.begin_again().await;
         let mut next = Report::begin(self.run);
         next.problems = self.report.problems.clone();
@@ -376,7 +405,7 @@ impl<'a> Stream<'a> {
     }
 
     async fn end(&mut self) -> Result<Report> {
-        let report = self.settle().await?;
+        let report = self.settle(true).await?;
         self.publisher.finish(self.run).await;
         Ok(report)
     }

@@ -8,9 +8,11 @@ mod cassandra;
 mod data;
 mod mini;
 mod proxy;
+mod receiver;
 mod standin;
 mod support;
 
+mod alerts;
 mod astra;
 mod balance;
 mod cli;

@@ -98,6 +98,14 @@ impl Place {
         command
     }
 
+    /// The same, with its log.
+    pub fn told_command(&self, arguments: &[&str]) -> Command {
+        let mut command = medallion();
+        command.arg("--project").arg(&self.project).env("NO_COLOR", "1");
+        command.arg("--landing").arg(&self.landing).arg("--lake").arg(&self.lake).args(arguments);
+        command
+    }
+
     /// Runs the binary to its end.
     pub fn medallion(&self, arguments: &[&str]) -> Done {
         Done::of(self.command(arguments).output().unwrap())

@@ -1,0 +1,176 @@
+//! What is told to others: alerts to people.
+//!
+//! Promise: whatever becomes of a message, the command that it is about does the same and ends with the same exit code, at
+//! most [`LAST_WAIT`] later. A message that could not be delivered is a warning. URLs are secrets and are shown nowhere.
+
+pub mod alert;
+pub mod conditions;
+pub mod http;
+pub mod memory;
+mod payload;
+mod sender;
+
+use std::fmt;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use url::Url;
+
+use self::alert::{About, Observation};
+use self::sender::Sender;
+use crate::error::{Error, ErrorKind, Result};
+use crate::flow::Run;
+use crate::flow::report::Report;
+use crate::project::alerts::{AlertKind, Declared};
+
+pub use self::sender::{Delivery, Destination, destinations, test};
+
+/// A command waits so long for its last messages.
+pub const LAST_WAIT: Duration = Duration::from_secs(25);
+
+/// One that was told to end waits no longer than this.
+const SHORT_WAIT: Duration = Duration::from_secs(5);
+
+/// What a command tells others. Nothing, and at no cost, where the project declares nobody to be told.
+#[derive(Clone, Default)]
+pub struct Telling {
+    alerts: Option<Arc<Alerts>>,
+}
+
+struct Alerts {
+    command: &'static str,
+    kinds: Vec<AlertKind>,
+    sender: Mutex<Option<Sender>>,
+}
+
+impl fmt::Debug for Telling {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Telling({})", if self.alerts.is_some() { "alerts" } else { "nobody" })
+    }
+}
+
+/// How a command ended.
+#[derive(Debug)]
+pub enum Ended<'a> {
+    Done,
+    Failed(&'a Error),
+    /// By a signal: nothing is wrong, and nobody waits.
+    Stopped,
+}
+
+impl Telling {
+    /// Whom the project in `folder` wants told of this command; `lake` is where what was told is remembered.
+    pub fn open(folder: &Path, declared: &Declared, lake: Option<Url>, command: &'static str) -> Telling {
+        let destinations = sender::destinations(folder, &declared.alerts);
+        for off in destinations.iter().filter_map(Destination::why_off) {
+            tracing::warn!("{off}");
+        }
+        if destinations.is_empty() {
+            return Telling::default();
+        }
+        let kinds = AlertKind::ALL.into_iter().filter(|kind| destinations.iter().any(|to| to.wants(*kind)));
+        let kinds = kinds.collect();
+        let about = About { project: declared.project.clone(), lake: lake.as_ref().map(http::shown) };
+        let sender = Mutex::new(Some(Sender::start(destinations, about, lake)));
+        Telling { alerts: Some(Arc::new(Alerts { command, kinds, sender })) }
+    }
+
+    /// Whether anybody wants to be told of this.
+    pub fn wants(&self, kind: AlertKind) -> bool {
+        self.alerts.as_ref().is_some_and(|alerts| alerts.kinds.contains(&kind))
+    }
+
+    /// Tells what is and is not as it should be; what was told already is not told again.
+    pub fn observe(&self, observation: Observation) {
+        let Some(alerts) = self.alerts.as_ref().filter(|_| !observation.conditions.is_empty()) else {
+            return;
+        };
+        let sender = alerts.sender.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(sender) = sender.as_ref() {
+            sender.send(observation);
+        }
+    }
+
+    /// A run has closed its books: what its report says, and how fresh the tables are now.
+    pub async fn settled(&self, run: &Run, report: &Report, more: Vec<alert::Condition>) {
+        let Some(alerts) = &self.alerts else {
+            return;
+        };
+        let mut observation = conditions::of_report(report);
+        observation.run_id = Some(report.run_id);
+        observation.command.clone_from(&report.command);
+        // a command that still works tells at its end how it ended
+        if alerts.command == "stream" {
+            observation.conditions.push(conditions::of_command(alerts.command, None));
+        }
+        observation.conditions.extend(more);
+        self.observe(observation);
+        self.look_at_freshness(run).await;
+    }
+
+    /// How fresh the tables are now.
+    pub async fn look_at_freshness(&self, run: &Run) {
+        let Some(alerts) = self.alerts.as_ref().filter(|_| self.wants(AlertKind::Freshness)) else {
+            return;
+        };
+        match conditions::of_freshness(run).await {
+            Ok(found) => self.observe(Observation { command: alerts.command.to_owned(), ..found }),
+            Err(error) => tracing::warn!(%error, "how fresh the tables are could not be looked at"),
+        }
+    }
+
+    /// A stream that goes on in spite of an error.
+    pub fn stumbled(&self, what: &str, error: Option<&Error>) {
+        let Some(alerts) = &self.alerts else {
+            return;
+        };
+        let condition = conditions::of_command(what, error);
+        self.observe(Observation {
+            command: alerts.command.to_owned(),
+            conditions: vec![condition],
+            ..Observation::default()
+        });
+    }
+
+    /// Tells how the command ended, and waits until everything is told, or for a bounded time.
+    pub async fn ended(&self, how: Ended<'_>) {
+        let Some(alerts) = &self.alerts else {
+            return;
+        };
+        let is_news = |error: &Error| match error.kind() {
+            // another run does the work
+            ErrorKind::Conflict => alerts.command == "stream",
+            // whoever typed it reads it
+            ErrorKind::Usage => !std::io::IsTerminal::is_terminal(&std::io::stderr()),
+            _ => true,
+        };
+        let (condition, wait) = match how {
+            Ended::Done => (Some(conditions::of_command(alerts.command, None)), LAST_WAIT),
+            Ended::Failed(error) if is_news(error) => {
+                (Some(conditions::of_command(alerts.command, Some(error))), LAST_WAIT)
+            }
+            Ended::Failed(_) => (None, LAST_WAIT),
+            Ended::Stopped => (None, SHORT_WAIT),
+        };
+        self.observe(Observation {
+            command: alerts.command.to_owned(),
+            conditions: condition.into_iter().collect(),
+            ..Observation::default()
+        });
+        let sender = alerts.sender.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(sender) = sender {
+            sender.close(wait).await;
+        }
+    }
+}
+
+/// The alerts that are open: told, and not yet told to be over.
+///
+/// # Errors
+/// The store's.
+pub async fn open_alerts(lake: &Url) -> Result<Vec<memory::Remembered>> {
+    let mut found = memory::Memory::open(lake)?.all().await?;
+    found.sort_by(|a, b| (&a.since, &a.key, &a.to).cmp(&(&b.since, &b.key, &b.to)));
+    Ok(found)
+}
