@@ -36,7 +36,7 @@ use crate::error::{Error, Result};
 use crate::flow::Run;
 use crate::flow::report::Report;
 use crate::lake::{Lake, open_root, parse_location};
-use crate::notify::{Ended, Telling};
+use crate::notify::{self, Ended, Telling};
 use crate::project::Project;
 use crate::project::alerts::Declared;
 use crate::project::manifest::ServingManifest;
@@ -183,7 +183,7 @@ pub async fn run(cli: Cli) -> Result<u8> {
     };
     let ended = match &done {
         Ok(STOPPED | stream::FORCED) => Ended::Stopped,
-        Ok(_) => Ended::Done,
+        Ok(code) => Ended::Done(*code),
         Err(error) => Ended::Failed(error),
     };
     places.telling.ended(ended).await;
@@ -199,7 +199,7 @@ impl Command {
         match self {
             Command::Run(_) => Some("run"),
             Command::Stream(_) => Some("stream"),
-            Command::Rerun(_) => Some("rerun"),
+            Command::Rerun(args) => args.moves_data(),
             Command::Publish(_) => Some("publish"),
             Command::Reconcile(_) => Some("reconcile"),
             Command::Quarantine(args) => args.moves_data(),
@@ -270,8 +270,18 @@ impl Places {
     /// Whom the project wants told of a command, also where the rest of the project is broken.
     fn telling(&self, command: &'static str) -> Telling {
         let declared = Declared::read(&self.project);
-        let lake = self.lake_url(declared.lake.as_deref()).ok();
-        Telling::open(&self.project, &declared, lake, command)
+        let places = self.told(declared.lake.as_deref(), declared.landing.as_deref());
+        Telling::open(&declared, places, command)
+    }
+
+    /// The places, for who is told.
+    fn told(&self, lake: Option<&str>, landing: Option<&str>) -> notify::Places {
+        let (base, text) = self.place(self.landing.as_deref(), landing, "landing");
+        notify::Places {
+            project: self.project.clone(),
+            lake: self.lake_url(lake).ok(),
+            landing: parse_location(text, &base).ok(),
+        }
     }
 
     /// Opens the project's stores for reading, or for a run.
@@ -291,7 +301,9 @@ impl Places {
     /// A command has closed its books: whoever wants to be told is.
     async fn settled(&self, run: &Run, report: &Report, anomalies: &mut Anomalies) {
         anomalies.look(run).await;
-        self.telling.settled(run, report, anomalies.take(true)).await;
+        // who is told needs the cluster's name only, which a run has found right
+        let target = self.serving(&run.project).ok().flatten().map(|(_, target)| target);
+        self.telling.settled(run, report, anomalies.take(true), target.as_ref()).await;
     }
 
     /// The cluster that marts are published to; `None` where neither the caller nor the project names one.

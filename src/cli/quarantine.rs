@@ -55,8 +55,8 @@ impl QuarantineArgs {
     /// The command's name, where it decides over records.
     pub fn moves_data(&self) -> Option<&'static str> {
         match &self.command {
-            QuarantineCommand::Redrive(_) => Some("quarantine redrive"),
-            QuarantineCommand::Discard(_) => Some("quarantine discard"),
+            QuarantineCommand::Redrive(args) => (!args.dry_run).then_some("quarantine redrive"),
+            QuarantineCommand::Discard(args) => (!args.dry_run).then_some("quarantine discard"),
             _ => None,
         }
     }

@@ -55,7 +55,7 @@ pub struct RedriveArgs {
     reason: String,
     /// Say what bronze would take in, and do nothing
     #[arg(long)]
-    dry_run: bool,
+    pub(super) dry_run: bool,
 }
 
 #[derive(Debug, Args)]
@@ -70,7 +70,7 @@ pub struct DiscardArgs {
     reason: String,
     /// Say how many, and do nothing
     #[arg(long)]
-    dry_run: bool,
+    pub(super) dry_run: bool,
 }
 
 async fn choose(run: &Run, filter: &Filter) -> Result<Chosen> {
@@ -249,13 +249,13 @@ async fn decide(
     let chosen = choose(&run, work.filter).await?;
     let mut anomalies = Anomalies::begin(&run, &places.telling)?;
     let mut done = act(&mut run, chosen).await;
-    if let Ok((_, Some(report))) = &done {
-        places.settled(&run, report, &mut anomalies).await;
-    }
     let served = match &mut done {
         Ok((_, report)) if !work.is_dry => publish::follow_up(places, &run, report.as_mut()).await,
         _ => Ok(()),
     };
+    if let Ok((_, Some(report))) = &done {
+        places.settled(&run, report, &mut anomalies).await;
+    }
     progress.finish();
     if let Err(error) = &done
         && error.kind() == ErrorKind::Bug

@@ -75,6 +75,11 @@ enum OrderName {
 }
 
 impl RerunArgs {
+    /// The command's name, unless it only shows a plan.
+    pub fn moves_data(&self) -> Option<&'static str> {
+        (!self.dry_run).then_some("rerun")
+    }
+
     fn request(&self) -> Result<Request> {
         let which = match (self.stale, self.missing, self.failed) {
             (true, ..) => Which::Stale,
@@ -162,8 +167,8 @@ pub async fn run(places: &Places, args: &RerunArgs) -> Result<u8> {
     let mut anomalies = Anomalies::begin(&run, &places.telling)?;
     let report = batch::rerun(&mut run).await.inspect_err(|_| progress.finish());
     let mut report = report?;
-    places.settled(&run, &report, &mut anomalies).await;
     let served = publish::follow_up(places, &run, Some(&mut report)).await;
+    places.settled(&run, &report, &mut anomalies).await;
     progress.finish();
     match places.format {
         Format::Json => {

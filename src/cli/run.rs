@@ -36,8 +36,8 @@ pub async fn run(places: &Places, args: &RunArgs) -> Result<u8> {
     let mut anomalies = Anomalies::begin(&run, &places.telling)?;
     let report = batch::run(&mut run, args.full_refresh).await.inspect_err(|_| progress.finish());
     let mut report = report?;
-    places.settled(&run, &report, &mut anomalies).await;
     let served = publish::follow_up(places, &run, Some(&mut report)).await;
+    places.settled(&run, &report, &mut anomalies).await;
     progress.finish();
     match places.format {
         Format::Json => print_text(&format!("{}\n", serde_json::to_string_pretty(&report)?))?,

@@ -107,6 +107,7 @@ pub async fn restore(places: &Places, args: &RestoreArgs) -> Result<u8> {
         table => vec![parse_table(table)?],
     };
     run.command = format!("restore {}", args.what);
+    let mut anomalies = Anomalies::begin(&run, &places.telling)?;
     let mut restored = Vec::new();
     for table in &tables {
         // of a zone, tables that did not exist then stay as they are
@@ -122,14 +123,15 @@ pub async fn restore(places: &Places, args: &RestoreArgs) -> Result<u8> {
     let mut verdict = Vec::new();
     let mut report: Option<Report> = None;
     if !args.only {
-        let mut anomalies = Anomalies::begin(&run, &places.telling)?;
         let done = batch::rerun(&mut run).await?;
-        places.settled(&run, &done, &mut anomalies).await;
         verdict = done.verdict();
         report = Some(done);
     }
     run.lake.sync().await?;
     let served = publish::follow_up(places, &run, report.as_mut()).await;
+    if let Some(report) = &report {
+        places.settled(&run, report, &mut anomalies).await;
+    }
     progress.finish();
     if places.format == Format::Json {
         let done = serde_json::json!({"restored": restored, "report": report});

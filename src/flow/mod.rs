@@ -135,6 +135,7 @@ async fn ingest(
     batch: &BTreeMap<String, Vec<ledger::FileRecord>>,
 ) -> Result<Vec<Step>> {
     run.progress.stage("landing → bronze");
+    let started = chrono::Utc::now().timestamp_micros();
     let mut work = FuturesUnordered::new();
     for (name, files) in batch {
         if let Some(source) = run.project.source(name) {
@@ -182,7 +183,7 @@ async fn ingest(
             recent.keep(&source, batch_id, ingested.fresh);
         }
         run.forget_decided(&source, &ingested.bronze_commit).await;
-        steps.push(Step::ingested(&source, &ingested.reports));
+        steps.push(Step::ingested(&source, &ingested.reports, started));
         run.bronze.insert(source.name.clone(), ingested.bronze);
         run.quarantine.insert(source.name, ingested.quarantine);
     }

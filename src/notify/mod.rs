@@ -1,4 +1,4 @@
-//! What is told to others: alerts to people.
+//! What is told to others: alerts to people, OpenLineage events to catalogues.
 //!
 //! Promise: whatever becomes of a message, the command that it is about does the same and ends with the same exit code, at
 //! most [`LAST_WAIT`] later. A message that could not be delivered is a warning. URLs are secrets and are shown nowhere.
@@ -7,22 +7,26 @@ pub mod alert;
 pub mod conditions;
 pub mod http;
 pub mod memory;
+pub mod openlineage;
 mod payload;
 mod sender;
 
 use std::fmt;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use url::Url;
 
 use self::alert::{About, Observation};
+use self::openlineage::Emitter;
 use self::sender::Sender;
 use crate::error::{Error, ErrorKind, Result};
 use crate::flow::Run;
 use crate::flow::report::Report;
+use crate::flow::serving::Publication;
 use crate::project::alerts::{AlertKind, Declared};
+use crate::store::cassandra::Target;
 
 pub use self::sender::{Delivery, Destination, destinations, test};
 
@@ -36,6 +40,16 @@ const SHORT_WAIT: Duration = Duration::from_secs(5);
 #[derive(Clone, Default)]
 pub struct Telling {
     alerts: Option<Arc<Alerts>>,
+    lineage: Option<Arc<Emitter>>,
+}
+
+/// Where a command works.
+#[derive(Debug, Clone)]
+pub struct Places {
+    /// The project's folder.
+    pub project: PathBuf,
+    pub lake: Option<Url>,
+    pub landing: Option<Url>,
 }
 
 struct Alerts {
@@ -46,34 +60,57 @@ struct Alerts {
 
 impl fmt::Debug for Telling {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Telling({})", if self.alerts.is_some() { "alerts" } else { "nobody" })
+        write!(f, "Telling(alerts: {}, openlineage: {})", self.alerts.is_some(), self.lineage.is_some())
     }
 }
 
 /// How a command ended.
 #[derive(Debug)]
 pub enum Ended<'a> {
-    Done,
+    /// With this exit code.
+    Done(u8),
     Failed(&'a Error),
     /// By a signal: nothing is wrong, and nobody waits.
     Stopped,
 }
 
 impl Telling {
-    /// Whom the project in `folder` wants told of this command; `lake` is where what was told is remembered.
-    pub fn open(folder: &Path, declared: &Declared, lake: Option<Url>, command: &'static str) -> Telling {
-        let destinations = sender::destinations(folder, &declared.alerts);
+    /// Whom the project wants told of this command.
+    pub fn open(declared: &Declared, places: Places, command: &'static str) -> Telling {
+        Telling {
+            alerts: Self::open_alerts(declared, &places, command),
+            lineage: Self::open_lineage(declared, places, command),
+        }
+    }
+
+    fn open_lineage(declared: &Declared, places: Places, command: &'static str) -> Option<Arc<Emitter>> {
+        // it moves no data
+        if command == "status" {
+            return None;
+        }
+        let settings = openlineage::Settings::of(&places.project, &declared.openlineage);
+        let names = openlineage::names(&declared.project, &declared.openlineage, places);
+        let emitter = Arc::new(Emitter::open(settings, names, command)?);
+        if command != "stream" {
+            emitter.begin();
+        }
+        Some(emitter)
+    }
+
+    fn open_alerts(declared: &Declared, places: &Places, command: &'static str) -> Option<Arc<Alerts>> {
+        let destinations = sender::destinations(&places.project, &declared.alerts);
         for off in destinations.iter().filter_map(Destination::why_off) {
             tracing::warn!("{off}");
         }
         if destinations.is_empty() {
-            return Telling::default();
+            return None;
         }
+        let lake = places.lake.clone();
         let kinds = AlertKind::ALL.into_iter().filter(|kind| destinations.iter().any(|to| to.wants(*kind)));
         let kinds = kinds.collect();
         let about = About { project: declared.project.clone(), lake: lake.as_ref().map(http::shown) };
         let sender = Mutex::new(Some(Sender::start(destinations, about, lake)));
-        Telling { alerts: Some(Arc::new(Alerts { command, kinds, sender })) }
+        Some(Arc::new(Alerts { command, kinds, sender }))
     }
 
     /// Whether anybody wants to be told of this.
@@ -93,7 +130,21 @@ impl Telling {
     }
 
     /// A run has closed its books: what its report says, and how fresh the tables are now.
-    pub async fn settled(&self, run: &Run, report: &Report, more: Vec<alert::Condition>) {
+    /// `store` is where marts are published.
+    pub async fn settled(
+        &self,
+        run: &Run,
+        report: &Report,
+        more: Vec<alert::Condition>,
+        store: Option<&Target>,
+    ) {
+        if let Some(lineage) = &self.lineage {
+            let store = store.map(openlineage::store);
+            let names = store.as_ref().map(|(store, keyspace)| (store.as_str(), keyspace.as_str()));
+            if let Err(error) = lineage.settled(run, report, names).await {
+                tracing::warn!(%error, "no openlineage events of this run");
+            }
+        }
         let Some(alerts) = &self.alerts else {
             return;
         };
@@ -120,7 +171,31 @@ impl Telling {
         }
     }
 
-    /// A stream that goes on in spite of an error.
+    /// A command has published marts, and nothing else.
+    pub async fn published(&self, run: &Run, published: &[Publication], store: &Target) {
+        if let Some(lineage) = &self.lineage {
+            let (store, keyspace) = openlineage::store(store);
+            if let Err(error) = lineage.served(run, published, Some((&store, &keyspace))).await {
+                tracing::warn!(%error, "no openlineage events of what was published");
+            }
+        }
+    }
+
+    /// A stream has taken something in.
+    pub fn begun(&self) {
+        if let Some(lineage) = &self.lineage {
+            lineage.begin();
+        }
+    }
+
+    /// A stream tries again what an error has stopped.
+    pub fn failed(&self, error: &Error) {
+        if let Some(lineage) = &self.lineage {
+            lineage.stumbled(&error.to_string());
+        }
+    }
+
+    /// How a part of a stream fares that goes on whatever becomes of it.
     pub fn stumbled(&self, what: &str, error: Option<&Error>) {
         let Some(alerts) = &self.alerts else {
             return;
@@ -135,6 +210,16 @@ impl Telling {
 
     /// Tells how the command ended, and waits until everything is told, or for a bounded time.
     pub async fn ended(&self, how: Ended<'_>) {
+        let wait = if matches!(how, Ended::Stopped) { SHORT_WAIT } else { LAST_WAIT };
+        let events = async {
+            if let Some(lineage) = &self.lineage {
+                lineage.ended(&how, wait).await;
+            }
+        };
+        tokio::join!(events, self.last_alerts(&how, wait));
+    }
+
+    async fn last_alerts(&self, how: &Ended<'_>, wait: Duration) {
         let Some(alerts) = &self.alerts else {
             return;
         };
@@ -145,13 +230,12 @@ impl Telling {
             ErrorKind::Usage => !std::io::IsTerminal::is_terminal(&std::io::stderr()),
             _ => true,
         };
-        let (condition, wait) = match how {
-            Ended::Done => (Some(conditions::of_command(alerts.command, None)), LAST_WAIT),
+        let condition = match how {
+            Ended::Done(_) => Some(conditions::of_command(alerts.command, None)),
             Ended::Failed(error) if is_news(error) => {
-                (Some(conditions::of_command(alerts.command, Some(error))), LAST_WAIT)
+                Some(conditions::of_command(alerts.command, Some(error)))
             }
-            Ended::Failed(_) => (None, LAST_WAIT),
-            Ended::Stopped => (None, SHORT_WAIT),
+            Ended::Failed(_) | Ended::Stopped => None,
         };
         self.observe(Observation {
             command: alerts.command.to_owned(),

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::diagnostics::Diagnostics;
+use super::manifest::OpenLineageManifest;
 
 /// What an alert is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize)]
@@ -62,12 +63,14 @@ fn default_rows() -> usize {
     3
 }
 
-/// What of `medallion.toml` is needed to tell that the rest of the project is broken.
+/// What of `medallion.toml` is needed to tell others, also that the rest of the project is broken.
 #[derive(Debug, Clone, Default)]
 pub struct Declared {
     pub project: String,
     pub lake: Option<String>,
+    pub landing: Option<String>,
     pub alerts: Vec<AlertManifest>,
+    pub openlineage: OpenLineageManifest,
 }
 
 impl AlertManifest {
@@ -96,13 +99,15 @@ impl Declared {
             return Declared::default();
         };
         let text_at = |section: &str, key: &str| table.get(section)?.get(key)?.as_str().map(str::to_owned);
-        let (project, lake) = (text_at("project", "name").unwrap_or_default(), text_at("lake", "uri"));
+        let project = text_at("project", "name").unwrap_or_default();
+        let (lake, landing) = (text_at("lake", "uri"), text_at("landing", "uri"));
         let sections = match table.remove("alerts") {
             Some(toml::Value::Array(sections)) => sections,
             _ => Vec::new(),
         };
         let alerts = sections.into_iter().filter_map(|section| section.try_into().ok()).collect();
-        Declared { project, lake, alerts }
+        let openlineage = table.remove("openlineage").and_then(|section| section.try_into().ok());
+        Declared { project, lake, landing, alerts, openlineage: openlineage.unwrap_or_default() }
     }
 }
 

@@ -25,7 +25,9 @@ use arrow::array::RecordBatch;
 
 use self::alerts::AlertManifest;
 use self::diagnostics::Diagnostic;
-use self::manifest::{CheckScope, Limits, ParameterManifest, ServingManifest, SeverityName};
+use self::manifest::{
+    CheckScope, Limits, OpenLineageManifest, ParameterManifest, ServingManifest, SeverityName,
+};
 use self::mart::Mart;
 use self::model::Model;
 use self::source::Source;
@@ -44,6 +46,7 @@ pub struct Project {
     pub stream: StreamLimits,
     pub serving: Option<ServingManifest>,
     pub alerts: Vec<AlertManifest>,
+    pub openlineage: OpenLineageManifest,
     /// By name.
     pub sources: Vec<Source>,
     /// Inputs before outputs.

@@ -89,6 +89,7 @@ pub(super) async fn validate(folder: &Path, written: Written, found: &mut Diagno
         stream: written.project.stream,
         serving: written.project.serving,
         alerts: written.project.alerts,
+        openlineage: written.project.openlineage,
         sources,
         models,
         references,

@@ -94,6 +94,7 @@ pub async fn run(
             return Err(error);
         }
         meter.failed();
+        telling.failed(&error);
         if failures >= TELLING_FAILURES {
             telling.stumbled("stream", Some(&error));
         }
@@ -270,6 +271,7 @@ impl<'a> Stream<'a> {
         let bytes: i64 =
             pending.batches.values().flat_map(|batch| batch.values().flatten()).map(|file| file.bytes).sum();
         let num_steps = self.report.steps.len();
+        self.telling.begun();
         self.report.new_files += pending.num_new_files;
         flow::take_in(self.run, &pending, &mut self.report).await?;
         self.run.lake.sync().await?;
@@ -386,7 +388,9 @@ impl<'a> Stream<'a> {
         self.look_at_watches().await?;
         flow::settle(self.run, &mut self.report).await?;
         self.publisher.follow(self.run).await;
-        self.telling.settled(self.run, &self.report, self.anomalies.take(is_last)).await;
+        self.report.published = self.publisher.take_published();
+        let (news, store) = (self.anomalies.take(is_last), self.publisher.target());
+        self.telling.settled(self.run, &self.report, news, store).await;
         self.telling.stumbled("publish", self.publisher.failure());
         self.last_freshness = Instant::now();
         self.run.begin_again().await;

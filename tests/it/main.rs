@@ -25,6 +25,7 @@ mod landing;
 mod lineage;
 mod maintain;
 mod object_stores;
+mod openlineage;
 mod oracle;
 mod order;
 mod project;

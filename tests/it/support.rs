@@ -201,7 +201,8 @@ pub fn plain(value: &Value) -> String {
 pub fn medallion() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_medallion"));
     for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("MEDALLION_") {
+        if ["MEDALLION_", "OPENLINEAGE_", "OTEL_"].iter().any(|ours| name.to_string_lossy().starts_with(ours))
+        {
             command.env_remove(name);
         }
     }
