@@ -29,6 +29,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
+use tracing::{Instrument, Span};
 use url::Url;
 
 use self::output::Format;
@@ -41,8 +42,10 @@ use crate::project::Project;
 use crate::project::alerts::Declared;
 use crate::project::manifest::ServingManifest;
 use crate::store::cassandra::{Cassandra, Target};
+use crate::telemetry::otlp::Otlp;
 use crate::telemetry::{self, Progress, Verbosity};
 use crate::trigger::anomalies::Anomalies;
+use crate::trigger::export;
 
 /// Moves landed files through bronze, silver and gold Delta tables, and proves that nothing was lost.
 #[derive(Debug, Parser)]
@@ -102,6 +105,9 @@ pub struct Places {
     /// Who is told of what the command does.
     #[arg(skip)]
     telling: Telling,
+    /// Where traces and metrics go.
+    #[arg(skip)]
+    otlp: Otlp,
 }
 
 #[derive(Debug, Subcommand)]
@@ -162,7 +168,7 @@ pub enum Command {
 /// What stopped it.
 pub async fn run(cli: Cli) -> Result<u8> {
     let mut places = cli.places;
-    telemetry::start_logging(match (places.quiet, places.verbose) {
+    places.otlp = telemetry::start_logging(match (places.quiet, places.verbose) {
         (true, _) => Verbosity::Quiet,
         (false, 0) => Verbosity::Normal,
         (false, 1) => Verbosity::Verbose,
@@ -170,23 +176,41 @@ pub async fn run(cli: Cli) -> Result<u8> {
     });
     // it finishes its batch first, and listens itself
     let is_stream = matches!(cli.command, Command::Stream(_));
+    let mut root = Span::none();
     if let Some(name) = cli.command.moves_data() {
         places.telling = places.telling(name);
+        // a stream has no end that a trace could wait for: its steps are traces
+        if !is_stream {
+            root = places.otlp.root(name);
+        }
     }
+    // boxed: the futures of all commands in one are deeper than the compiler follows
+    let working = Box::pin(command(&places, cli.command)).instrument(root.clone());
     let done = tokio::select! {
-        // boxed: the futures of all commands in one are deeper than the compiler follows
-        done = Box::pin(command(&places, cli.command)) => done,
+        done = working => done,
         () = told_to_end(), if !is_stream => {
             tracing::warn!("stopped by SIGTERM; the next run continues");
             Ok(STOPPED)
         }
     };
+    match &done {
+        Ok(code) => {
+            root.record("exit_code", *code);
+        }
+        Err(error) => {
+            root.record("exit_code", error.kind().exit_code());
+            root.record("otel.status_code", "ERROR");
+            root.record("otel.status_description", error.to_string());
+        }
+    }
+    drop(root);
     let ended = match &done {
         Ok(STOPPED | stream::FORCED) => Ended::Stopped,
         Ok(code) => Ended::Done(*code),
         Err(error) => Ended::Failed(error),
     };
     places.telling.ended(ended).await;
+    places.otlp.close().await;
     done
 }
 
@@ -301,9 +325,15 @@ impl Places {
     /// A command has closed its books: whoever wants to be told is.
     async fn settled(&self, run: &Run, report: &Report, anomalies: &mut Anomalies) {
         anomalies.look(run).await;
-        // who is told needs the cluster's name only, which a run has found right
-        let target = self.serving(&run.project).ok().flatten().map(|(_, target)| target);
+        // what is wrong with it the run has told
+        let serving = self.telling.wants_store().then(|| self.serving(&run.project).ok().flatten());
+        let target = serving.flatten().map(|(_, target)| target);
         self.telling.settled(run, report, anomalies.take(true), target.as_ref()).await;
+        if let Some(to) = self.otlp.meter()
+            && let Err(error) = export::report(run, report, &to)
+        {
+            tracing::warn!(%error, "no metrics of this run");
+        }
     }
 
     /// The cluster that marts are published to; `None` where neither the caller nor the project names one.

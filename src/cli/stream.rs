@@ -14,6 +14,7 @@ use super::{Places, metrics};
 use crate::error::{ErrorKind, Result};
 use crate::flow::report::Report;
 use crate::telemetry::Progress;
+use crate::trigger::export;
 use crate::trigger::meter::{Meter, Totals};
 use crate::trigger::publisher::Publisher;
 use crate::trigger::stop::Stop;
@@ -62,6 +63,9 @@ pub async fn run(places: &Places, args: &StreamArgs) -> Result<u8> {
     let lake = places.lake(&project)?;
     let _lock = stream::lock(&lake)?;
     let meter = Arc::new(Meter::default());
+    if let Some(to) = places.otlp.meter() {
+        export::export(&meter, &to);
+    }
     if let Some(address) = args.metrics {
         let bound = metrics::serve(address, Arc::clone(&meter)).await?;
         tracing::info!("metrics at http://{bound}/metrics");

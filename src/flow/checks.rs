@@ -35,6 +35,7 @@ impl CheckResult {
 ///
 /// # Errors
 /// Those of the queries.
+#[tracing::instrument(target = "hop", name = "checks", skip_all)]
 pub async fn run(run: &Run) -> Result<Vec<CheckResult>> {
     run.progress.stage("checks");
     let results: Vec<Result<CheckResult>> = futures::stream::iter(&run.project.checks)
@@ -45,6 +46,12 @@ pub async fn run(run: &Run) -> Result<Vec<CheckResult>> {
     results.into_iter().collect()
 }
 
+#[tracing::instrument(
+    target = "hop",
+    name = "check",
+    skip_all,
+    fields(otel.name = %format!("check {}", check.name), check = check.name, rows)
+)]
 async fn run_one(run: &Run, check: &Check) -> Result<CheckResult> {
     let counted = async {
         let inputs = sql::inputs(&check.sql).map_err(|(_, message)| Error::project(message))?;
@@ -67,6 +74,7 @@ async fn run_one(run: &Run, check: &Check) -> Result<CheckResult> {
         Result::Ok(counts.unwrap_or(0))
     };
     let rows = counted.await.during(|| format!("running the check `{}`", check.file.display()))?;
+    tracing::Span::current().record("rows", rows);
     Ok(CheckResult {
         name: check.name.clone(),
         description: check.description.clone(),

@@ -129,6 +129,7 @@ pub async fn settle(run: &mut Run, report: &mut Report) -> Result<()> {
 }
 
 /// Landing → bronze, all sources of a batch at once.
+#[tracing::instrument(target = "hop", name = "landing to bronze", skip_all, fields(batch = batch_id))]
 async fn ingest(
     run: &mut Run,
     batch_id: i64,

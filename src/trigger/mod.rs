@@ -2,6 +2,7 @@
 
 pub mod anomalies;
 pub mod batch;
+pub mod export;
 pub mod meter;
 pub mod publisher;
 pub mod stop;

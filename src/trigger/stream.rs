@@ -13,15 +13,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::anomalies::Anomalies;
-use super::meter::{Arrived, Meter};
+use super::export;
+use super::meter::Meter;
 use super::publisher::Publisher;
 use super::stop::Stop;
 use super::watch::Watch;
 use crate::error::{Error, ErrorKind, Result};
-use crate::flow::bronze::MAX_EVENT_TIME;
 use crate::flow::landing::{self, Pending};
 use crate::flow::report::Report;
-use crate::flow::{self, Run, late};
+use crate::flow::{self, Run};
 use crate::ledger;
 use crate::notify::Telling;
 use crate::project::stream::StreamLimits;
@@ -198,7 +198,7 @@ impl<'a> Stream<'a> {
             known.into_iter().map(|file| file.path),
             self.limits.quiet,
         );
-        self.note_event_times()?;
+        export::note_event_times(self.meter, self.run)?;
         if !pending.batches.is_empty() {
             self.micro_batch(pending).await?;
         }
@@ -265,6 +265,7 @@ impl<'a> Stream<'a> {
     }
 
     /// Landing → bronze.
+    #[tracing::instrument(target = "hop", name = "micro-batch", skip_all)]
     async fn micro_batch(&mut self, pending: Pending) -> Result<()> {
         let begun = Instant::now();
         let num_files: usize = pending.batches.values().flat_map(|batch| batch.values()).map(Vec::len).sum();
@@ -280,20 +281,10 @@ impl<'a> Stream<'a> {
         for step in &self.report.steps[num_steps..] {
             let landed = step.landed.unwrap_or(0);
             records += landed;
-            let source = step.table.split_once('.').map_or(step.table.as_str(), |(_, source)| source);
-            self.meter.arrived(
-                source,
-                Arrived {
-                    files: step.files as u64,
-                    landed,
-                    typed: step.rows,
-                    quarantined: step.quarantined.unwrap_or(0),
-                    late: step.late.unwrap_or(0),
-                },
-            );
+            export::count(self.meter, step);
         }
         self.report.fold_steps();
-        self.note_event_times()?;
+        export::note_event_times(self.meter, self.run)?;
         self.meter.micro_batch(elapsed);
         if records > 0 {
             let seen = bytes as f64 / records as f64;
@@ -314,16 +305,6 @@ impl<'a> Stream<'a> {
         Ok(())
     }
 
-    fn note_event_times(&self) -> Result<()> {
-        for source in &self.run.project.sources {
-            if let Some(watermark) = late::watermark(self.run, source)? {
-                let newest = self.run.bronze_of(&source.name)?.position(MAX_EVENT_TIME);
-                self.meter.event_time(&source.name, newest, Some(watermark));
-            }
-        }
-        Ok(())
-    }
-
     /// Files that wait get at least as much of the time as refreshing takes.
     fn is_refresh_due(&self) -> bool {
         let (ended, took) = self.last_refresh;
@@ -337,6 +318,7 @@ impl<'a> Stream<'a> {
         self.is_dirty && ended.elapsed() >= pause
     }
 
+    #[tracing::instrument(target = "hop", name = "refresh", skip_all)]
     async fn refresh(&mut self) -> Result<()> {
         let begun = Instant::now();
         // what came before this process is computed once; from then on what is new can be appended
@@ -368,6 +350,7 @@ impl<'a> Stream<'a> {
     }
 
     /// Everything is computed, checked and balanced, and the report is in the ledger.
+    #[tracing::instrument(target = "hop", name = "settle", skip_all)]
     async fn settle(&mut self, is_last: bool) -> Result<Report> {
         let begun = Instant::now();
         if self.last_compare.elapsed() >= COMPARE_EVERY {

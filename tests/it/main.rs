@@ -28,6 +28,7 @@ mod object_stores;
 mod openlineage;
 mod oracle;
 mod order;
+mod otlp;
 mod project;
 mod readers;
 mod rerun;
