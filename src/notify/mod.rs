@@ -113,6 +113,11 @@ impl Telling {
         Some(Arc::new(Alerts { command, kinds, sender }))
     }
 
+    /// Whether anybody wants to know where marts are published.
+    pub fn wants_store(&self) -> bool {
+        self.lineage.is_some()
+    }
+
     /// Whether anybody wants to be told of this.
     pub fn wants(&self, kind: AlertKind) -> bool {
         self.alerts.as_ref().is_some_and(|alerts| alerts.kinds.contains(&kind))

@@ -200,7 +200,7 @@ fn a_run_tells_of_every_table_that_it_wrote() {
     assert_eq!(output["facets"]["symlinks"]["identifiers"][0]["name"], "gold.daily");
     let fields: Vec<&str> =
         items(&output["facets"]["schema"]["fields"]).iter().map(|field| text(field, "name")).collect();
-    assert_eq!(fields, ["site", "day", "amount", "readings"]);
+    assert_eq!(fields, ["site", "amount", "readings", "day"]);
     let amount = &output["facets"]["columnLineage"]["fields"]["amount"]["inputFields"];
     assert_eq!(amount.as_array().unwrap().len(), 1);
     assert_eq!(
