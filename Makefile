@@ -12,7 +12,7 @@ MEDALLION = $(TARGET)/release/medallion
 CARGO_DENY_VERSION := 0.20.2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-services build run test soak demo check fmt bench bench-astra bench-serving bench-stream data-dictionary clean-lake cassandra cassandra-stop
+.PHONY: help setup setup-services build run test soak demo check fmt bench bench-astra bench-operators bench-serving bench-stream data-dictionary clean-lake cassandra cassandra-stop
 
 help: ## list the recipes
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,8 +33,8 @@ run: build ## run the project on the sample in landing/ and print the balance an
 test: setup-services ## run everything that proves that it works
 	cargo test --locked
 
-soak: setup ## random schedules of streams, runs and kills; SCHEDULES=300
-	MEDALLION_SOAK=$(or $(SCHEDULES),300) cargo test --locked --test it stream::soak -- --ignored --nocapture
+soak: setup ## random schedules of streams, runs, reruns, operators' commands and kills; SCHEDULES=300
+	MEDALLION_SOAK=$(or $(SCHEDULES),300) cargo test --locked --test it soak -- --ignored --nocapture
 
 demo: build ## land generated files at a rate, stream them, show the answers as they change; RATE=2000 events/s
 	@MEDALLION=$(MEDALLION) RATE=$(or $(RATE),2000) scripts/demo.sh
@@ -70,6 +70,9 @@ bench: setup ## measure against the by-hand peer and print the ratios
 
 bench-serving: setup-services ## measure publishing against the official Python driver
 	scripts/bench_serving.sh
+
+bench-operators: setup ## measure a rerun of one date, `status` after 10,000 commits, `explain-row`
+	scripts/bench_operators.sh
 
 bench-stream: setup ## measure the stream: throughput, latency from landing to gold, restart, memory
 	scripts/bench_stream.sh

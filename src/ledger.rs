@@ -33,12 +33,13 @@ fn schema(fields: Vec<(&str, DataType)>) -> SchemaRef {
 }
 
 /// Every ledger table and its columns.
-pub fn schemas() -> [(&'static str, SchemaRef); 6] {
+pub fn schemas() -> [(&'static str, SchemaRef); 7] {
     [
         ("files", files_schema()),
         ("landed", landed_schema()),
         ("decisions", decisions_schema()),
         ("balances", balances_schema()),
+        ("checks", checks_schema()),
         ("runs", runs_schema()),
         ("interventions", interventions_schema()),
     ]
@@ -122,6 +123,21 @@ pub fn balances_schema() -> SchemaRef {
         ("superseded", SUM_TYPE),
         ("quarantined", SUM_TYPE),
         ("difference", SUM_TYPE),
+    ])
+}
+
+/// How each check of each run ended. `dates` and `details` hold what the check says of single dates, separated by `; `.
+pub fn checks_schema() -> SchemaRef {
+    schema(vec![
+        ("run_id", DataType::Int64),
+        ("name", DataType::Utf8View),
+        ("severity", DataType::Utf8View),
+        ("outcome", DataType::Utf8View),
+        ("rows_found", DataType::Int64),
+        ("partitions_withheld", DataType::Int64),
+        ("dates", DataType::Utf8View),
+        ("details", DataType::Utf8View),
+        ("checked", timestamp_type()),
     ])
 }
 
@@ -359,6 +375,7 @@ pub struct Ledger {
     pub landed: Table,
     pub decisions: Table,
     pub balances: Table,
+    pub checks: Table,
     pub runs: Table,
     pub interventions: Table,
 }
@@ -367,29 +384,39 @@ impl Ledger {
     /// # Errors
     /// The store's.
     pub async fn open(lake: &Lake) -> Result<Self> {
-        let (files, landed, decisions, balances, runs, interventions) = tokio::try_join!(
+        let (files, landed, decisions, balances, checks, runs, interventions) = tokio::try_join!(
             lake.table(zone::LEDGER, "files"),
             lake.table(zone::LEDGER, "landed"),
             lake.table(zone::LEDGER, "decisions"),
             lake.table(zone::LEDGER, "balances"),
+            lake.table(zone::LEDGER, "checks"),
             lake.table(zone::LEDGER, "runs"),
             lake.table(zone::LEDGER, "interventions"),
         )?;
-        Ok(Self { files, landed, decisions, balances, runs, interventions })
+        Ok(Self { files, landed, decisions, balances, checks, runs, interventions })
     }
 
-    pub fn tables_mut(&mut self) -> [&mut Table; 6] {
+    pub fn tables_mut(&mut self) -> [&mut Table; 7] {
         [
             &mut self.files,
             &mut self.landed,
             &mut self.decisions,
             &mut self.balances,
+            &mut self.checks,
             &mut self.runs,
             &mut self.interventions,
         ]
     }
 
-    pub fn tables(&self) -> [&Table; 6] {
-        [&self.files, &self.landed, &self.decisions, &self.balances, &self.runs, &self.interventions]
+    pub fn tables(&self) -> [&Table; 7] {
+        [
+            &self.files,
+            &self.landed,
+            &self.decisions,
+            &self.balances,
+            &self.checks,
+            &self.runs,
+            &self.interventions,
+        ]
     }
 }

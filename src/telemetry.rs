@@ -3,7 +3,9 @@
 pub mod otlp;
 
 use std::io::IsTerminal;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use tracing_subscriber::filter::Targets;
@@ -80,13 +82,22 @@ pub fn duration_text(seconds: i64) -> String {
 #[derive(Debug, Clone)]
 pub struct Progress {
     bar: Option<ProgressBar>,
+    work: Arc<Work>,
+}
+
+/// What there is to do, where that is known, and what of it is done.
+#[derive(Debug, Default)]
+struct Work {
+    begun: OnceLock<Instant>,
+    expected_rows: AtomicU64,
+    done_rows: AtomicU64,
 }
 
 impl Progress {
     /// A bar where standard error is a terminal.
     pub fn new(is_wanted: bool) -> Self {
         if !is_wanted || !std::io::stderr().is_terminal() {
-            return Self { bar: None };
+            return Self { bar: None, work: Arc::default() };
         }
         let bar = ProgressBar::new_spinner();
         if let Ok(style) =
@@ -95,7 +106,7 @@ impl Progress {
             bar.set_style(style);
         }
         bar.enable_steady_tick(Duration::from_millis(120));
-        Self { bar: Some(bar) }
+        Self { bar: Some(bar), work: Arc::default() }
     }
 
     /// Says what is being done now.
@@ -108,8 +119,37 @@ impl Progress {
 
     /// Counts rows that were read or written.
     pub fn inc(&self, rows: u64) {
+        self.work.done_rows.fetch_add(rows, Ordering::Relaxed);
         if let Some(bar) = &self.bar {
             bar.inc(rows);
+        }
+    }
+
+    /// From now on it is known how many rows there are to be at most.
+    pub fn expect(&self, rows: u64) {
+        let _ = self.work.begun.set(Instant::now());
+        self.work.expected_rows.store(rows, Ordering::Relaxed);
+        if let Some(bar) = &self.bar {
+            bar.set_length(rows);
+            if let Ok(style) = ProgressStyle::with_template(
+                "{spinner} {elapsed_precise} {msg}, {human_pos} of at most {human_len} rows, {eta} left",
+            ) {
+                bar.set_style(style);
+            }
+        }
+    }
+
+    /// Says how far the work is, where it is known how much there is: by the pace so far.
+    pub fn tell(&self) {
+        let (Some(begun), expected) =
+            (self.work.begun.get(), self.work.expected_rows.load(Ordering::Relaxed))
+        else {
+            return;
+        };
+        let done = self.work.done_rows.load(Ordering::Relaxed);
+        if self.bar.is_none() && done > 0 && done < expected {
+            let left = begun.elapsed().as_secs_f64() * (expected - done) as f64 / done as f64;
+            tracing::info!("{done} of at most {expected} rows are computed, about {left:.1} s are left");
         }
     }
 

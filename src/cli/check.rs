@@ -36,13 +36,13 @@ pub async fn run(places: &Places, args: &CheckArgs) -> Result<u8> {
     if args.connect {
         let (_, store) = places.cassandra(&project).await?;
         let plan = store.check(&project).await?;
-        output::print_text(&match plan.missing.as_slice() {
-            [] => format!("keyspace `{}` fits: {} tables\n", store.keyspace(), project.marts.len()),
-            missing => format!(
-                "keyspace `{}` fits; the next run creates: {}\n",
-                store.keyspace(),
-                missing.join(", ")
+        let (keyspace, missing) = (store.keyspace(), plan.missing.join(", "));
+        output::print_text(&match (&plan.keyspace, plan.missing.is_empty()) {
+            (Some(replication), _) => format!(
+                "there is no keyspace `{keyspace}`; the next run creates it with replication {replication}, and in it: {missing}\n"
             ),
+            (None, true) => format!("keyspace `{keyspace}` fits: {} tables\n", project.marts.len()),
+            (None, false) => format!("keyspace `{keyspace}` fits; the next run creates: {missing}\n"),
         })?;
     }
     Ok(0)

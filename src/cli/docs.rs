@@ -46,7 +46,8 @@ pub fn dictionary(project: &Project) -> String {
     page.push_str("## Checks\n\n");
     for check in &project.checks {
         let severity = format!("{:?}", check.severity).to_lowercase();
-        let _ = writeln!(page, "- `{}` ({severity}): {}", check.name, check.description);
+        let guards = check.guards.as_ref().map(|table| format!(", guards `{table}`")).unwrap_or_default();
+        let _ = writeln!(page, "- `{}` ({severity}{guards}): {}", check.name, check.description);
     }
     page
 }

@@ -1,15 +1,17 @@
 //! `medallion optimize`, `vacuum` and `gc`
 
+use std::sync::Arc;
+
 use clap::Args;
 
 use super::Places;
 use super::output::{Format, print_cells, print_text};
+use super::turn::TurnArgs;
 use crate::error::{Error, Result};
 use crate::flow::maintain::{self, Compacted, Vacuumed};
-use crate::flow::{Run, plan};
+use crate::flow::{Run, lock, plan};
 use crate::project::sql::TableName;
 use crate::telemetry::Progress;
-use crate::trigger::batch;
 
 /// A job may take so long between writing a file and committing it; younger files are deleted under the lake's lock only.
 const LONGEST_JOB_MILLIS: i64 = 24 * 3600 * 1000;
@@ -51,19 +53,25 @@ pub struct VacuumArgs {
     /// Delete, and do not only tell
     #[arg(long)]
     delete: bool,
+    #[command(flatten)]
+    turn: TurnArgs,
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "It takes the lake's lock: beside a run or a stream it ends with exit code 5.\n\n\
-    Example:\n  medallion gc --keep-runs 1000")]
+#[command(
+    after_help = "It takes the lake's lock: beside a run it ends with exit code 5, beside a stream it gets its turn.\n\n\
+    Example:\n  medallion gc --keep-runs 1000"
+)]
 pub struct GcArgs {
     /// The reports and balances of so many newest runs stay
     #[arg(long, default_value_t = 1000, value_name = "N")]
     keep_runs: usize,
+    #[command(flatten)]
+    turn: TurnArgs,
 }
 
 /// `7d`, `12h`, `30m`, `0s`: milliseconds.
-fn parse_age(text: &str) -> std::result::Result<i64, String> {
+pub fn parse_age(text: &str) -> std::result::Result<i64, String> {
     let wrong = || format!("`{text}` is no age; write a number and d, h, m or s, for example `7d`");
     let unit = text.chars().last().ok_or_else(wrong)?;
     let seconds = match unit {
@@ -99,7 +107,10 @@ fn chosen(run: &Run, tables: &[String]) -> Result<Vec<TableName>> {
 
 pub async fn optimize(places: &Places, args: &OptimizeArgs) -> Result<u8> {
     let progress = Progress::new(!places.quiet);
-    let run = places.open(progress.clone()).await?;
+    let project = places.load().await?;
+    let lake = places.lake(&project)?;
+    let _files = lock::share_files(&lake)?;
+    let run = places.open_on(project, lake, progress.clone()).await?;
     let mut done: Vec<Compacted> = Vec::new();
     for name in chosen(&run, &args.tables)? {
         progress.stage(&format!("optimize {name}"));
@@ -138,13 +149,13 @@ pub async fn optimize(places: &Places, args: &OptimizeArgs) -> Result<u8> {
 pub async fn vacuum(places: &Places, args: &VacuumArgs) -> Result<u8> {
     let project = places.load().await?;
     let lake = places.lake(&project)?;
-    let _lock = match args.delete && args.older_than < LONGEST_JOB_MILLIS {
+    let _locks = match args.delete && args.older_than < LONGEST_JOB_MILLIS {
         true if lake.folder().is_none() => {
             return Err(Error::usage(
                 "an object store has no lock: give `--older-than` of a day or more, so that no running job loses a file",
             ));
         }
-        true => Some(batch::lock(&lake)?),
+        true => Some((args.turn.lock(&lake).await?, lock::own_files(&lake)?)),
         false => None,
     };
     let run = places.open_on(project, lake, Progress::new(false)).await?;
@@ -191,13 +202,17 @@ pub async fn vacuum(places: &Places, args: &VacuumArgs) -> Result<u8> {
 pub async fn gc(places: &Places, args: &GcArgs) -> Result<u8> {
     let project = places.load().await?;
     let lake = places.lake(&project)?;
-    let _lock = batch::lock(&lake)?;
-    let mut run = places.open_on(project, lake, Progress::new(false)).await?;
-    let gone = maintain::forget_runs(&mut run, args.keep_runs).await?;
-    run.lake.sync().await?;
+    let _lock = args.turn.lock(&lake).await?;
+    let forgotten = args.turn.insist(async || {
+        let mut run = places.open_on(Arc::clone(&project), lake.clone(), Progress::new(false)).await?;
+        let gone = maintain::forget_runs(&mut run, args.keep_runs).await?;
+        run.lake.sync().await?;
+        Ok(gone)
+    });
+    let gone = forgotten.await?;
     match places.format {
         Format::Json => print_text(&format!("{{\"rows\": {gone}}}\n"))?,
-        _ => print_text(&format!("{gone} rows of old runs and balances are gone from the ledger\n"))?,
+        _ => print_text(&format!("{gone} rows of old runs, balances and checks are gone from the ledger\n"))?,
     }
     Ok(0)
 }

@@ -3,6 +3,7 @@
 mod alerts;
 mod balance;
 mod check;
+mod checks;
 mod completions;
 mod docs;
 mod doctor;
@@ -13,6 +14,7 @@ mod maintain;
 mod metrics;
 pub mod output;
 mod publish;
+mod published;
 mod quarantine;
 mod query;
 mod reconcile;
@@ -24,9 +26,11 @@ mod sql;
 mod status;
 mod stream;
 mod travel;
+mod turn;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use tracing::{Instrument, Span};
@@ -134,6 +138,8 @@ pub enum Command {
     Runs(runs::RunsArgs),
     /// Send a test alert, or show the alerts that are open
     Alerts(alerts::AlertsArgs),
+    /// Show the project's checks and how they ended, run by run
+    Checks(checks::ChecksArgs),
     /// Show the balance of the last run and of the whole lake
     Balance,
     /// Look at refused records, let them in again, or discard them
@@ -162,6 +168,12 @@ pub enum Command {
     Completions(completions::CompletionsArgs),
 }
 
+/// The exit code of a command that SIGTERM has ended.
+const TERMINATED: u8 = 143;
+
+/// How long a command that was told to end may take to notice.
+const GRACE: Duration = Duration::from_secs(2);
+
 /// Runs the command; the result is the exit code.
 ///
 /// # Errors
@@ -174,8 +186,12 @@ pub async fn run(cli: Cli) -> Result<u8> {
         (false, 1) => Verbosity::Verbose,
         (false, _) => Verbosity::Trace,
     });
-    // it finishes its batch first, and listens itself
+    let (teller, told) = tokio::sync::oneshot::channel();
+    // a stream finishes its batch first, and listens itself
     let is_stream = matches!(cli.command, Command::Stream(_));
+    if !is_stream {
+        tell_of_end(teller);
+    }
     let mut root = Span::none();
     if let Some(name) = cli.command.moves_data() {
         places.telling = places.telling(name);
@@ -188,10 +204,7 @@ pub async fn run(cli: Cli) -> Result<u8> {
     let working = Box::pin(command(&places, cli.command)).instrument(root.clone());
     let done = tokio::select! {
         done = working => done,
-        () = told_to_end(), if !is_stream => {
-            tracing::warn!("stopped by SIGTERM; the next run continues");
-            Ok(STOPPED)
-        }
+        Ok(()) = told => Ok(TERMINATED),
     };
     match &done {
         Ok(code) => {
@@ -205,17 +218,15 @@ pub async fn run(cli: Cli) -> Result<u8> {
     }
     drop(root);
     let ended = match &done {
-        Ok(STOPPED | stream::FORCED) => Ended::Stopped,
+        Ok(TERMINATED | stream::FORCED) => Ended::Stopped,
         Ok(code) => Ended::Done(*code),
         Err(error) => Ended::Failed(error),
     };
+    let is_stopped = matches!(ended, Ended::Stopped);
     places.telling.ended(ended).await;
-    places.otlp.close().await;
+    places.otlp.close(is_stopped).await;
     done
 }
-
-/// The exit code after SIGTERM: 128 and its number, as shells have it.
-const STOPPED: u8 = 143;
 
 impl Command {
     /// The command's name, where others are told how it ended.
@@ -251,6 +262,7 @@ async fn command(places: &Places, command: Command) -> Result<u8> {
         Command::Status(args) => status::run(places, &args).await,
         Command::Runs(args) => runs::run(places, &args).await,
         Command::Alerts(args) => alerts::run(places, &args).await,
+        Command::Checks(args) => checks::run(places, &args).await,
         Command::Balance => balance::run(places).await,
         Command::Quarantine(args) => quarantine::run(places, &args).await,
         Command::Lineage(args) => lineage::run(places, &args).await,
@@ -267,14 +279,21 @@ async fn command(places: &Places, command: Command) -> Result<u8> {
     }
 }
 
-/// Returns on SIGTERM. The system's own way to end is not there for process 1 of a container: it would not notice.
-async fn told_to_end() {
+/// Tells of SIGTERM, and ends the process where nobody listens: a command may wait in a call of the system, as of a file that
+/// is a pipe. The system's own way to end is not there for process 1 of a container: it would not notice.
+fn tell_of_end(teller: tokio::sync::oneshot::Sender<()>) {
     #[cfg(unix)]
     if let Ok(mut terminate) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-        terminate.recv().await;
-        return;
+        tokio::spawn(async move {
+            terminate.recv().await;
+            tracing::warn!("stopped by SIGTERM; the next run continues");
+            let _ = teller.send(());
+            tokio::time::sleep(GRACE).await;
+            std::process::exit(i32::from(TERMINATED));
+        });
     }
-    std::future::pending().await
+    #[cfg(not(unix))]
+    drop(teller);
 }
 
 impl Places {
@@ -345,7 +364,8 @@ impl Places {
             };
         };
         let hosts: Vec<String> = self.cassandra.iter().map(|host| host.trim().to_owned()).collect();
-        let hosts: Vec<String> = hosts.into_iter().filter(|host| !host.is_empty()).collect();
+        // an empty variable is none
+        let hosts = if hosts.iter().all(String::is_empty) { Vec::new() } else { hosts };
         Ok(Target::of(serving, &hosts, &project.folder)?.map(|target| (serving, target)))
     }
 

@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::Places;
 use super::output::{Format, print_text, text_table};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::flow::Run;
 use crate::flow::report::Report;
 use crate::flow::serving::{self, Publication, Scope};
@@ -20,15 +20,17 @@ use crate::trigger::publisher::Publisher;
     Examples:\n  \
     medallion publish                        every mart, what changed since it was last published\n  \
     medallion publish --full revenue_monthly one mart wholly, whatever Cassandra says that it holds\n  \
-    medallion publish --migrate              and add columns that the tables in Cassandra lack"
+    medallion publish --migrate              and alter tables in Cassandra that lack a column or option"
 )]
 pub struct PublishArgs {
     /// Marts; all by default
     marts: Vec<String>,
-    /// Write every partition, and remove what gold does not have
+    /// Write every partition, remove what gold does not have, and count what is there then; exit code 4 where it is
+    /// something else all the same, since somebody wrote with a time in the future
     #[arg(long)]
     full: bool,
-    /// Add columns that the tables in Cassandra lack
+    /// Alter the tables in Cassandra where that loses nothing: add columns that they lack, set the declared time to live,
+    /// compaction and other options
     #[arg(long)]
     migrate: bool,
 }
@@ -50,13 +52,19 @@ pub async fn run(places: &Places, args: &PublishArgs) -> Result<u8> {
     }
     print_text(&match places.format {
         Format::Json => format!("{}\n", serde_json::to_string_pretty(&published)?),
-        _ if published.is_empty() => "cassandra holds what gold says: nothing was written\n".to_owned(),
-        _ => {
-            let rows: u64 = published.iter().map(|publication| publication.rows).sum();
-            format!("{}\n{rows} rows in {:.2} s\n", render(&published), begun.elapsed().as_secs_f64())
+        _ if published.is_empty() => {
+            "nothing was written: gold's versions were published before, and no table was emptied since; \
+             `medallion reconcile` compares rows\n"
+                .to_owned()
         }
+        _ => render(&published, begun.elapsed().as_secs_f64()),
     })?;
-    Ok(0)
+    let obstacles: Vec<&String> =
+        published.iter().filter_map(|publication| publication.obstacle.as_ref()).collect();
+    for obstacle in &obstacles {
+        tracing::error!("{obstacle}");
+    }
+    Ok(if obstacles.is_empty() { 0 } else { ErrorKind::Data.exit_code() })
 }
 
 /// The marts of these names, or all.
@@ -82,15 +90,17 @@ pub fn select(project: &Project, names: &[String]) -> Result<Vec<Mart>> {
 /// As [`Publisher::publish`].
 pub async fn follow_up(places: &Places, run: &Run, report: Option<&mut Report>) -> Result<()> {
     let serving = places.serving(&run.project)?;
+    let begun = std::time::Instant::now();
     let published = Publisher::new(serving.map(|(_, target)| target)).publish(run).await?;
     if let Some(report) = report {
         report.published = published;
+        report.publishing_seconds = begun.elapsed().as_secs_f64();
     }
     Ok(())
 }
 
-/// What was published, as a table.
-pub fn render(published: &[Publication]) -> String {
+/// What was published, as a table, and how long it took.
+pub fn render(published: &[Publication], seconds: f64) -> String {
     let names = ["serving table", "rows written", "partitions", "removed", "what"].map(str::to_owned);
     let rows: Vec<Vec<String>> = published
         .iter()
@@ -104,5 +114,6 @@ pub fn render(published: &[Publication]) -> String {
             ]
         })
         .collect();
-    text_table(&names, &rows)
+    let num_rows: u64 = published.iter().map(|publication| publication.rows).sum();
+    format!("{}\n{num_rows} rows published in {seconds:.2} s\n", text_table(&names, &rows))
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::str::FromStr;
 
 use arrow::array::RecordBatch;
+use arrow::datatypes::DataType;
 use clap::Args;
 use datafusion::common::ScalarValue;
 use datafusion::prelude::DataFrame;
@@ -12,7 +13,7 @@ use super::Places;
 use super::output::{Format, print_rows, print_text};
 use crate::decode::Type;
 use crate::engine;
-use crate::error::{During, Error, Result};
+use crate::error::{During, Error, ErrorKind, Result};
 use crate::flow::travel::AsOf;
 use crate::flow::{Run, checks};
 use crate::project::Question;
@@ -92,7 +93,15 @@ pub async fn run(places: &Places, args: &QueryArgs) -> Result<u8> {
             store.use_keyspace().await?;
             let (frame, values, _) = plan(&run, question, &given).await?;
             let schema = std::sync::Arc::new(frame.schema().as_arrow().clone());
-            vec![store.answer(question, &values, &schema).await?]
+            match store.answer(question, &values, &schema).await {
+                // the driver's words say less than a comparison
+                Err(error) if error.kind() == ErrorKind::Project => {
+                    let marts = project.marts.iter().filter(|mart| mart.name == question.table);
+                    store.expect_tables(&marts.cloned().collect::<Vec<_>>()).await?;
+                    return Err(error);
+                }
+                answer => vec![answer?],
+            }
         }
     };
     print_rows(&batches, places.format)?;
@@ -152,6 +161,12 @@ async fn plan(
         let text = arrow::util::display::array_value_to_string(&value.to_array()?, 0)?;
         shown.insert(name.clone(), text);
         values.insert(name.clone(), value);
+    }
+    if let Some(name) = &question.limit
+        && let Some(limit) = values.get(name)
+        && limit.cast_to(&DataType::Int64)? < ScalarValue::Int64(Some(0))
+    {
+        return Err(Error::usage(format!("the parameter `{name}` is a number of rows: {limit} is too few")));
     }
     let context = engine::context(&run.state);
     checks::register_inputs(run, &context, &question.gold_sql).await?;

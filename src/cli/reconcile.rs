@@ -7,7 +7,6 @@ use super::output::{Format, plain, print_cells, print_text, text_table};
 use super::publish::select;
 use crate::error::{During, ErrorKind, Result};
 use crate::flow::serving::{self, Kind, Reconciled};
-use crate::project::mart::Mart;
 use crate::telemetry::Progress;
 
 #[derive(Debug, Args)]
@@ -33,27 +32,19 @@ pub async fn run(places: &Places, args: &ReconcileArgs) -> Result<u8> {
     let project = std::sync::Arc::clone(&run.project);
     let (_, store) = places.cassandra(&project).await?;
     store.use_keyspace().await?;
+    store.expect_tables(&marts).await?;
     let mut found = Vec::new();
-    let compare = async |mart: &Mart, repair: bool| {
-        let compared = serving::reconcile(&run, &store, mart, repair, args.limit).await;
-        compared.during(|| format!("reconciling `{}`", mart.name))
-    };
     for mart in &marts {
         progress.stage(&format!("comparing {}", mart.name));
-        let mut reconciled = compare(mart, args.repair).await?;
-        if args.repair && !reconciled.is_equal() {
-            // what is repaired is looked at again: somebody may have written with a time in the future
-            let after = compare(mart, false).await?;
-            if !after.is_equal() {
-                reconciled.repaired = 0;
-            }
-        }
-        found.push(reconciled);
+        let reconciled = serving::reconcile(&run, &store, mart, args.repair, args.limit).await;
+        found.push(reconciled.during(|| format!("reconciling `{}`", mart.name))?);
     }
     progress.finish();
     print(places, &found)?;
-    let is_mended = |reconciled: &Reconciled| reconciled.is_equal() || reconciled.repaired > 0;
-    Ok(if found.iter().all(is_mended) { 0 } else { ErrorKind::Data.exit_code() })
+    for obstacle in found.iter().filter_map(|mart| mart.obstacle.as_ref()) {
+        tracing::error!("{obstacle}");
+    }
+    Ok(if found.iter().all(|mart| mart.left == 0) { 0 } else { ErrorKind::Data.exit_code() })
 }
 
 fn print(places: &Places, found: &[Reconciled]) -> Result<()> {
@@ -78,7 +69,12 @@ fn print(places: &Places, found: &[Reconciled]) -> Result<()> {
                 Kind::Extra => "extra",
                 Kind::Different => "different",
             };
-            vec![row.mart.clone(), kind.to_owned(), plain(&row.key), plain(&row.columns)]
+            let kind = match row.repaired {
+                None => kind.to_owned(),
+                Some(true) => format!("{kind}, repaired"),
+                Some(false) => format!("{kind}, not repaired"),
+            };
+            vec![row.mart.clone(), kind, plain(&row.key), plain(&row.columns)]
         })
         .collect();
     if places.format == Format::Table && !differences.is_empty() {

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 use serde_json::json;
@@ -9,16 +10,16 @@ use serde_json::json;
 use super::output::{Format, plain, print_text};
 use super::quarantine::{Filter, sources};
 use super::run::render;
+use super::turn::TurnArgs;
 use super::{Places, publish};
 use crate::error::{Error, ErrorKind, Result};
 use crate::flow::quarantine::{self, Refused};
 use crate::flow::redrive::{self, Chosen, Outcome, Signed};
 use crate::flow::report::Report;
-use crate::flow::{Run, runs};
+use crate::flow::{self, Run, runs};
 use crate::lake::write::date_text;
 use crate::telemetry::Progress;
 use crate::trigger::anomalies::Anomalies;
-use crate::trigger::batch;
 
 #[derive(Debug, Args)]
 pub struct ExportArgs {
@@ -56,6 +57,8 @@ pub struct RedriveArgs {
     /// Say what bronze would take in, and do nothing
     #[arg(long)]
     pub(super) dry_run: bool,
+    #[command(flatten)]
+    turn: TurnArgs,
 }
 
 #[derive(Debug, Args)]
@@ -71,6 +74,8 @@ pub struct DiscardArgs {
     /// Say how many, and do nothing
     #[arg(long)]
     pub(super) dry_run: bool,
+    #[command(flatten)]
+    turn: TurnArgs,
 }
 
 async fn choose(run: &Run, filter: &Filter) -> Result<Chosen> {
@@ -190,7 +195,8 @@ pub async fn redrive(places: &Places, args: &RedriveArgs) -> Result<u8> {
         Result::Ok(bytes)
     });
     let edited = edited.transpose()?;
-    let work = Work { name: "quarantine redrive", filter: &args.filter, is_dry: args.dry_run };
+    let work =
+        Work { name: "quarantine redrive", filter: &args.filter, is_dry: args.dry_run, turn: &args.turn };
     let signed = signed(&args.reason);
     decide(places, work, async |run, chosen| {
         redrive::redrive(run, chosen, edited.clone(), &signed, args.dry_run).await
@@ -203,7 +209,8 @@ pub async fn discard(places: &Places, args: &DiscardArgs) -> Result<u8> {
     if args.reason.trim().is_empty() {
         return Err(Error::usage("say why with `--reason`: it is kept for ever"));
     }
-    let work = Work { name: "quarantine discard", filter: &args.filter, is_dry: args.dry_run };
+    let work =
+        Work { name: "quarantine discard", filter: &args.filter, is_dry: args.dry_run, turn: &args.turn };
     let signed = signed(&args.reason);
     decide(places, work, async |run, chosen| redrive::discard(run, chosen, &signed, args.dry_run).await).await
 }
@@ -226,43 +233,48 @@ struct Work<'a> {
     name: &'static str,
     filter: &'a Filter,
     is_dry: bool,
+    turn: &'a TurnArgs,
 }
 
 async fn decide(
     places: &Places,
     work: Work<'_>,
-    act: impl AsyncFnOnce(&mut Run, Chosen) -> Result<(Outcome, Option<Report>)>,
+    act: impl AsyncFn(&mut Run, Chosen) -> Result<(Outcome, Option<Report>)>,
 ) -> Result<u8> {
     let progress = Progress::new(!places.quiet);
     let project = places.load().await?;
     let lake = places.lake(&project)?;
     let _lock = match work.is_dry {
         true => None,
-        false => Some(batch::lock(&lake)?),
+        false => Some(work.turn.lock(&lake).await?),
     };
-    let mut run = places.open_on(project, lake, progress.clone()).await?;
-    run.command = work.name.to_owned();
-    if !work.is_dry {
-        // what an earlier call could not finish
-        crate::flow::interventions::resume(&mut run).await?;
-    }
-    let chosen = choose(&run, work.filter).await?;
-    let mut anomalies = Anomalies::begin(&run, &places.telling)?;
-    let mut done = act(&mut run, chosen).await;
-    let served = match &mut done {
-        Ok((_, report)) if !work.is_dry => publish::follow_up(places, &run, report.as_mut()).await,
-        _ => Ok(()),
+    let done = work.turn.insist(async || {
+        let mut run = places.open_on(Arc::clone(&project), lake.clone(), progress.clone()).await?;
+        run.command = work.name.to_owned();
+        if !work.is_dry {
+            // what was begun before: records of a batch that is half taken in are nobody's to decide over
+            let mut report = Report::begin(&run);
+            flow::finish_begun(&mut run, &mut report).await?;
+        }
+        let chosen = choose(&run, work.filter).await?;
+        let anomalies = Anomalies::begin(&run, &places.telling)?;
+        let done = act(&mut run, chosen).await;
+        if let Err(error) = &done
+            && error.kind() == ErrorKind::Bug
+        {
+            let _ = runs::record_error(&mut run, error).await;
+        }
+        done.map(|(outcome, report)| (run, anomalies, outcome, report))
+    });
+    let (run, mut anomalies, outcome, mut report) = done.await.inspect_err(|_| progress.finish())?;
+    let served = match work.is_dry {
+        true => Ok(()),
+        false => publish::follow_up(places, &run, report.as_mut()).await,
     };
-    if let Ok((_, Some(report))) = &done {
+    if let Some(report) = &report {
         places.settled(&run, report, &mut anomalies).await;
     }
     progress.finish();
-    if let Err(error) = &done
-        && error.kind() == ErrorKind::Bug
-    {
-        let _ = runs::record_error(&mut run, error).await;
-    }
-    let (outcome, report) = done?;
     if places.format == Format::Json {
         let done = json!({"outcome": outcome, "report": report});
         print_text(&format!("{}\n", serde_json::to_string_pretty(&done)?))?;

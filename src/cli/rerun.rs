@@ -1,13 +1,18 @@
 //! `medallion rerun`
 
+use std::sync::Arc;
+
 use chrono::NaiveDate;
 use clap::{ArgGroup, Args, ValueEnum};
 
 use super::output::{Format, print_cells, print_text};
 use super::run::render;
+use super::turn::TurnArgs;
 use super::{Places, publish};
 use crate::error::{Error, ErrorKind, Result};
+use crate::flow::Run;
 use crate::flow::plan::{self, Order, Plan, Request, Which};
+use crate::flow::report::Report;
 use crate::telemetry::Progress;
 use crate::trigger::anomalies::Anomalies;
 use crate::trigger::batch;
@@ -66,6 +71,8 @@ pub struct RerunArgs {
     /// Models that are computed at the same time
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=64))]
     concurrency: u8,
+    #[command(flatten)]
+    turn: TurnArgs,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -147,26 +154,21 @@ pub async fn run(places: &Places, args: &RerunArgs) -> Result<u8> {
     let progress = Progress::new(!places.quiet);
     let project = places.load().await?;
     let lake = places.lake(&project)?;
-    let _lock = match args.dry_run {
-        true => None,
-        false => Some(batch::lock(&lake)?),
-    };
-    let mut run = places.open_on(project, lake, progress.clone()).await?;
-    let plan = plan::plan(&run, &request).await?;
     if args.dry_run {
+        let run = places.open_on(project, lake, progress.clone()).await?;
+        let plan = plan::plan(&run, &request).await?;
         progress.finish();
         show(&plan, places.format)?;
         return Ok(0);
     }
-    if places.format == Format::Table {
-        show(&plan, places.format)?;
-    }
-    run.command = args.text();
-    run.concurrency = usize::from(args.concurrency);
-    run.wanted = plan.wanted.clone();
-    let mut anomalies = Anomalies::begin(&run, &places.telling)?;
-    let report = batch::rerun(&mut run).await.inspect_err(|_| progress.finish());
-    let mut report = report?;
+    let _lock = args.turn.lock(&lake).await?;
+    let computed = args.turn.insist(async || {
+        let mut run = places.open_on(Arc::clone(&project), lake.clone(), progress.clone()).await?;
+        let anomalies = Anomalies::begin(&run, &places.telling)?;
+        let (plan, report) = compute(&mut run, args, &request, places.format).await?;
+        Ok((run, anomalies, plan, report))
+    });
+    let (run, mut anomalies, plan, mut report) = computed.await.inspect_err(|_| progress.finish())?;
     let served = publish::follow_up(places, &run, Some(&mut report)).await;
     places.settled(&run, &report, &mut anomalies).await;
     progress.finish();
@@ -186,6 +188,24 @@ pub async fn run(places: &Places, args: &RerunArgs) -> Result<u8> {
         tracing::error!("{line}");
     }
     Ok(if verdict.is_empty() { 0 } else { ErrorKind::Data.exit_code() })
+}
+
+async fn compute(
+    run: &mut Run,
+    args: &RerunArgs,
+    request: &Request,
+    format: Format,
+) -> Result<(Plan, Report)> {
+    let plan = plan::plan(run, request).await?;
+    if format == Format::Table {
+        show(&plan, format)?;
+    }
+    run.progress.expect(plan.rows);
+    run.command = args.text();
+    run.concurrency = usize::from(args.concurrency);
+    run.wanted = plan.wanted.clone();
+    let report = batch::rerun(run).await?;
+    Ok((plan, report))
 }
 
 fn show(plan: &Plan, format: Format) -> Result<()> {
@@ -212,11 +232,9 @@ fn show(plan: &Plan, format: Format) -> Result<()> {
         .collect();
     print_cells(&names, &cells, format)?;
     if format == Format::Table {
-        let partitions: usize = plan.steps.iter().map(|step| step.partitions).sum();
-        let rows: u64 = plan.steps.iter().map(|step| step.rows).sum();
-        let bytes: i64 = plan.steps.iter().map(|step| step.bytes).sum();
+        let Plan { partitions, rows, bytes, .. } = plan;
         let time = plan.estimated_seconds.map_or_else(String::new, |seconds| {
-            format!(", about {seconds:.1} s by the pace of the last run if everything comes out changed")
+            format!(", about {seconds:.1} s by the pace of past runs if everything comes out changed")
         });
         print_text(&format!("\n{partitions} partitions, {rows} rows, {bytes} bytes{time}\n\n"))?;
     }

@@ -1,11 +1,15 @@
 //! `medallion run`
 
+use std::time::Duration;
+
 use clap::Args;
 
 use super::output::{Format, print_text, text_table};
+use super::turn::patience;
 use super::{Places, publish, query};
 use crate::error::{ErrorKind, Result};
 use crate::flow::balance::{BalanceRow, RECORDS};
+use crate::flow::lock;
 use crate::flow::report::Report;
 use crate::telemetry::{Progress, counted};
 use crate::trigger::anomalies::Anomalies;
@@ -24,6 +28,10 @@ pub struct RunArgs {
     /// Answer the project's questions, with their default parameters, at the end
     #[arg(long)]
     answers: bool,
+    /// How long to wait for the lake where another run or a stream has it, for example `90s` or `10m`; by default not at
+    /// all (exit code 5)
+    #[arg(long, value_name = "AGE", value_parser = patience)]
+    wait: Option<Duration>,
 }
 
 pub async fn run(places: &Places, args: &RunArgs) -> Result<u8> {
@@ -31,7 +39,10 @@ pub async fn run(places: &Places, args: &RunArgs) -> Result<u8> {
     let project = places.load().await?;
     let lake = places.lake(&project)?;
     // taken before the tables are looked at, so that what is seen is what the run works on
-    let _lock = batch::lock(&lake)?;
+    let _lock = match args.wait {
+        None => lock::acquire(&lake)?,
+        wait => lock::wait(&lake, wait).await?,
+    };
     let mut run = places.open_on(project, lake, progress.clone()).await?;
     let mut anomalies = Anomalies::begin(&run, &places.telling)?;
     let report = batch::run(&mut run, args.full_refresh).await.inspect_err(|_| progress.finish());
@@ -58,7 +69,7 @@ pub async fn run(places: &Places, args: &RunArgs) -> Result<u8> {
 pub fn render(report: &Report) -> String {
     let mut text = render_lake(report);
     if !report.published.is_empty() {
-        text.push_str(&format!("\n{}", publish::render(&report.published)));
+        text.push_str(&format!("\n{}", publish::render(&report.published, report.publishing_seconds)));
     }
     text
 }
@@ -83,10 +94,13 @@ fn render_lake(report: &Report) -> String {
         .steps
         .iter()
         .map(|step| {
-            let scope = match step.unchanged {
-                0 => step.scope.clone(),
-                unchanged => format!("{}, {} as before", step.scope, counted(unchanged, "partition")),
-            };
+            let mut scope = step.scope.clone();
+            if step.unchanged > 0 {
+                scope.push_str(&format!(", {} as before", counted(step.unchanged, "partition")));
+            }
+            if step.withheld > 0 {
+                scope.push_str(&format!(", {} withheld", counted(step.withheld, "partition")));
+            }
             vec![step.table.clone(), step.rows.to_string(), scope]
         })
         .collect();
@@ -100,6 +114,9 @@ fn render_lake(report: &Report) -> String {
         }
         for check in report.checks.iter().filter(|check| check.rows > 0) {
             text.push_str(&format!("  {:>8}  {}: {}\n", check.rows, check.name, check.description));
+            for detail in &check.details {
+                text.push_str(&format!("            {detail}\n"));
+            }
         }
     }
     let holds = report.balance.iter().all(|row| row.difference == 0);

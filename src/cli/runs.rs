@@ -154,14 +154,33 @@ fn show(run: &RunRecord, format: Format) -> Result<u8> {
     }
     for check in run.report["checks"].as_array().into_iter().flatten() {
         if check["rows"].as_i64() > Some(0) {
+            // a report of an older version says only what the check may do at most
+            let outcome = match &check["outcome"] {
+                serde_json::Value::Null => &check["severity"],
+                outcome => outcome,
+            };
             page.push_str(&format!(
                 "\ncheck `{}` ({}): {} rows: {}",
                 text(&check["name"]),
-                text(&check["severity"]),
+                text(outcome),
                 check["rows"],
                 text(&check["description"])
             ));
+            for detail in check["details"].as_array().into_iter().flatten() {
+                page.push_str(&format!("\n    {}", text(detail)));
+            }
         }
+    }
+    for withheld in run.report["withheld"].as_array().into_iter().flatten() {
+        let partitions = withheld["partitions"].as_array().into_iter().flatten();
+        page.push_str(&format!(
+            "\nwithheld from `{}`: {}, by the check `{}`: {} rows: {}",
+            text(&withheld["table"]),
+            partitions.map(&text).collect::<Vec<_>>().join(", "),
+            text(&withheld["check"]),
+            withheld["rows"],
+            text(&withheld["description"])
+        ));
     }
     for problem in run.report["problems"].as_array().into_iter().flatten() {
         page.push_str(&format!("\nproblem: {}", text(problem)));

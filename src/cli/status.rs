@@ -1,27 +1,33 @@
 //! `medallion status`
 
+use std::collections::BTreeSet;
+
 use clap::Args;
 use serde::Serialize;
 
 use super::Places;
 use super::output::{Format, print_cells, print_text};
+use super::published::{self, Published};
 use crate::error::{ErrorKind, Result};
 use crate::flow::bronze::{LATE, MAX_EVENT_TIME};
 use crate::flow::freshness::{self, Freshness};
 use crate::flow::model::describe;
 use crate::flow::runs::{self, RunRecord};
-use crate::flow::{Run, decisions, dirty};
+use crate::flow::{Run, checks, decisions, dirty, gate};
 use crate::lake::table::Table;
 use crate::telemetry::{Progress, duration_text};
 
 #[derive(Debug, Args)]
-#[command(after_help = "Answered from the tables' logs: no data is read.\n\n\
+#[command(
+    after_help = "Answered from the tables' logs: no data is read. Where a serving store is configured it is asked, for two\n\
+    seconds at most, what it holds (`published`).\n\n\
     With `--monitor` the exit code is 4 where a person has to look: the last run failed or was stopped by an error, a\n\
-    declared `freshness` is missed, or a decision over quarantined records waits to be applied. What waits for the next\n\
-    run and what is stale is shown, and is no alarm.\n\n\
+    declared `freshness` is missed, a check of freshness fails by the clock, a check withholds a partition, or a decision\n\
+    over quarantined records waits to be applied. What waits for the next run and what is stale is shown, and is no alarm.\n\n\
     Examples:\n  \
     medallion status\n  \
-    medallion --quiet --format json status --monitor")]
+    medallion --quiet --format json status --monitor"
+)]
 pub struct StatusArgs {
     /// End with exit code 4 where something is for a person to look at
     #[arg(long)]
@@ -42,14 +48,19 @@ struct TableStatus {
     run: Option<i64>,
     /// What the next run will recompute.
     waits: String,
+    /// How many partitions that are; 1 for a table without partitions.
+    dirty_partitions: usize,
     /// Partitions that an older form of the model computed; of bronze, dates that older rules decided.
     stale_partitions: usize,
     /// Files that an older form of the model wrote.
     stale_files: usize,
+    /// Partitions that checks keep out of it.
+    withheld_partitions: Vec<String>,
     /// Refused records of the source that the last run refused, and all of them.
     quarantined_last_run: Option<u64>,
     quarantined: Option<u64>,
-    /// Records that came behind the watermark.
+    /// Records that came behind the watermark, in the last run and all of them.
+    late_last_run: Option<u64>,
     late: Option<i64>,
     watermark: Option<String>,
     /// How long ago the newest event was.
@@ -59,6 +70,8 @@ struct TableStatus {
     /// What the project says it may be at most.
     freshness_seconds: Option<i64>,
     is_fresh: Option<bool>,
+    /// What the serving store holds of a mart, where one is configured.
+    published: Option<Published>,
 }
 
 impl StatusArgs {
@@ -70,8 +83,12 @@ impl StatusArgs {
 pub async fn run(places: &Places, args: &StatusArgs) -> Result<u8> {
     let run = places.open(Progress::new(false)).await?;
     let last = runs::last(&run.ledger).await?;
-    let tables = collect(&run, last.as_ref()).await?;
-    let problems = problems(&run, last.as_ref(), &tables);
+    let mut tables = collect(&run, last.as_ref()).await?;
+    let mut published = published::look(places, &run).await?;
+    for table in &mut tables {
+        table.published = published.remove(&table.table);
+    }
+    let problems = problems(&run, last.as_ref(), &tables).await?;
     match places.format {
         Format::Json => print_text(&format!("{}\n", serde_json::to_string_pretty(&tables)?))?,
         format => print(&tables, last.as_ref(), format)?,
@@ -82,7 +99,8 @@ pub async fn run(places: &Places, args: &StatusArgs) -> Result<u8> {
     for problem in &problems {
         tracing::error!("{problem}");
     }
-    places.telling.look_at_freshness(&run).await;
+    let by_the_clock = checks::run_those_by_the_clock(&run).await?;
+    places.telling.looked_at(&run, &by_the_clock).await;
     Ok(if problems.is_empty() { 0 } else { ErrorKind::Data.exit_code() })
 }
 
@@ -111,15 +129,22 @@ fn print(tables: &[TableStatus], last: Option<&RunRecord>, format: Format) -> Re
         "run",
         "waits",
         "stale",
+        "withheld",
         "quarantined",
         "late",
         "watermark",
         "lag",
         "age",
         "fresh",
+        "published",
     ]
     .map(str::to_owned);
     let number = |value: Option<i64>| value.map(|value| value.to_string()).unwrap_or_default();
+    // all of them, and how many the last run has added
+    let counted = |all: Option<String>, last: Option<u64>| match (all, last) {
+        (Some(all), Some(last)) if last > 0 && format == Format::Table => format!("{all} (+{last})"),
+        (all, _) => all.unwrap_or_default(),
+    };
     let rows: Vec<Vec<String>> = tables
         .iter()
         .map(|status| {
@@ -134,8 +159,12 @@ fn print(tables: &[TableStatus], last: Option<&RunRecord>, format: Format) -> Re
                 number(status.run),
                 status.waits.clone(),
                 status.stale_partitions.to_string(),
-                status.quarantined.map(|records| records.to_string()).unwrap_or_default(),
-                number(status.late),
+                match status.withheld_partitions.len() {
+                    0 => String::new(),
+                    withheld => withheld.to_string(),
+                },
+                counted(status.quarantined.map(|all| all.to_string()), status.quarantined_last_run),
+                counted(status.late.map(|all| all.to_string()), status.late_last_run),
                 status.watermark.clone().unwrap_or_default(),
                 status.lag_seconds.map(duration_text).unwrap_or_default(),
                 number(status.age_seconds),
@@ -144,6 +173,7 @@ fn print(tables: &[TableStatus], last: Option<&RunRecord>, format: Format) -> Re
                     .map(|is_fresh| if is_fresh { "yes" } else { "NO" })
                     .unwrap_or_default()
                     .to_owned(),
+                status.published.as_ref().map(Published::text).unwrap_or_default(),
             ]
         })
         .collect();
@@ -156,7 +186,7 @@ fn print(tables: &[TableStatus], last: Option<&RunRecord>, format: Format) -> Re
 }
 
 /// What a monitor should ring for.
-fn problems(run: &Run, last: Option<&RunRecord>, tables: &[TableStatus]) -> Vec<String> {
+async fn problems(run: &Run, last: Option<&RunRecord>, tables: &[TableStatus]) -> Result<Vec<String>> {
     let mut found = Vec::new();
     if let Some(last) = last.filter(|last| last.status != "done") {
         let why = last.report["error"].as_str().map(|error| format!(": {error}")).unwrap_or_default();
@@ -179,15 +209,18 @@ fn problems(run: &Run, last: Option<&RunRecord>, tables: &[TableStatus]) -> Vec<
             found.push(format!("intervention {newest} is not applied yet; `medallion run` applies it"));
         }
     }
-    found
+    found.extend(gate::tell(run)?.iter().map(ToString::to_string));
+    let by_the_clock = checks::run_those_by_the_clock(run).await?;
+    found.extend(by_the_clock.iter().filter(|check| check.has_failed()).map(ToString::to_string));
+    Ok(found)
 }
 
 async fn collect(run: &Run, last: Option<&RunRecord>) -> Result<Vec<TableStatus>> {
     let mut found = Vec::new();
     let stale = decisions::stale(run).await?;
-    let refused = |table: &str| {
+    let of_last_run = |table: &str, what: &str| {
         let steps = last.map(|last| last.report["steps"].as_array().into_iter().flatten());
-        steps?.find(|step| step["table"] == table)?["quarantined"].as_u64()
+        steps?.find(|step| step["table"] == table)?[what].as_u64()
     };
     for source in &run.project.sources {
         let table = run.bronze_of(&source.name)?;
@@ -199,10 +232,11 @@ async fn collect(run: &Run, last: Option<&RunRecord>) -> Result<Vec<TableStatus>
         status.lag_seconds =
             source.watermark_delay.zip(newest).map(|(_, newest)| now.saturating_sub(newest) / 1_000_000);
         status.late = table.position(LATE);
-        status.stale_partitions = stale.get(&source.name).map_or(0, std::collections::BTreeSet::len);
+        status.stale_partitions = stale.get(&source.name).map_or(0, BTreeSet::len);
         let quarantine = run.quarantine_of(&source.name)?;
         status.quarantined = Some(quarantine.num_records());
-        status.quarantined_last_run = refused(table.name());
+        status.quarantined_last_run = of_last_run(table.name(), "quarantined");
+        status.late_last_run = of_last_run(table.name(), "late");
         judge(&mut status, &freshness::of_source(run, source, run.started_at)?);
         found.push(status);
         if quarantine.version() >= 0 {
@@ -216,7 +250,15 @@ async fn collect(run: &Run, last: Option<&RunRecord>) -> Result<Vec<TableStatus>
         let stale = dirty::stale(run, model)?;
         status.stale_partitions = stale.num_partitions();
         status.stale_files = stale.num_files;
+        let withheld: BTreeSet<_> =
+            gate::withheld(table).into_iter().map(|withheld| withheld.place).collect();
+        status.withheld_partitions = withheld.into_iter().map(gate::place_text).collect();
         judge(&mut status, &freshness::of_model(run, model, &work, run.started_at).await?);
+        status.dirty_partitions = match &work {
+            dirty::Work::Nothing => 0,
+            dirty::Work::Whole => 1,
+            dirty::Work::Dates(dates) => dates.len(),
+        };
         if work != dirty::Work::Nothing {
             status.waits = describe(&work);
         }

@@ -10,15 +10,17 @@ use serde_json::json;
 
 use super::output::{Format, print_rows, print_text};
 use super::run::render_balance;
+use super::turn::patience;
 use super::{Places, metrics};
 use crate::error::{ErrorKind, Result};
+use crate::flow::lock::{self, Seat};
 use crate::flow::report::Report;
 use crate::telemetry::Progress;
 use crate::trigger::export;
 use crate::trigger::meter::{Meter, Totals};
 use crate::trigger::publisher::Publisher;
 use crate::trigger::stop::Stop;
-use crate::trigger::stream::{self, Options};
+use crate::trigger::stream::{self, Options, Outlets};
 use crate::trigger::watch::Watch;
 
 /// The exit code after a second signal: 128 and the number of SIGINT, as shells have it.
@@ -46,6 +48,10 @@ pub struct StreamArgs {
     /// Print the new rows of a query of the project (`sql/watch/<NAME>.sql`) as they come
     #[arg(long, value_name = "NAME")]
     watch: Vec<String>,
+    /// How long to wait where a run or another command has the lake at the start, for example `90s`; by default 10m. A second
+    /// stream is refused at once (exit code 5)
+    #[arg(long, value_name = "AGE", value_parser = patience)]
+    wait: Option<Duration>,
 }
 
 /// `9464` is `127.0.0.1:9464`.
@@ -57,11 +63,19 @@ fn address(text: &str) -> std::result::Result<SocketAddr, String> {
 }
 
 pub async fn run(places: &Places, args: &StreamArgs) -> Result<u8> {
+    let project = places.load().await?;
+    let target = places.serving(&project)?.map(|(_, target)| target);
     // from here on a signal finishes what was begun
     let stop = Stop::on_signals()?;
-    let project = places.load().await?;
     let lake = places.lake(&project)?;
-    let _lock = stream::lock(&lake)?;
+    let longest = args.wait.unwrap_or(lock::BESIDE_A_STREAM);
+    let mut seat = tokio::select! {
+        seat = Seat::take(&lake, longest) => seat?,
+        () = stop.asked() => {
+            tracing::warn!("ended before it began");
+            return Ok(0);
+        }
+    };
     let meter = Arc::new(Meter::default());
     if let Some(to) = places.otlp.meter() {
         export::export(&meter, &to);
@@ -70,20 +84,19 @@ pub async fn run(places: &Places, args: &StreamArgs) -> Result<u8> {
         let bound = metrics::serve(address, Arc::clone(&meter)).await?;
         tracing::info!("metrics at http://{bound}/metrics");
     }
-    let mut publisher = Publisher::new(places.serving(&project)?.map(|(_, target)| target));
+    let publisher = Publisher::new(target);
     let mut run = places.open_on(project, lake, Progress::new(false)).await?;
     let format = places.format;
-    let mut watches = args
+    let watches = args
         .watch
         .iter()
         .map(|name| Watch::begin(&run, name, Box::new(move |rows| print_rows(rows, format))))
         .collect::<Result<Vec<_>>>()?;
+    let mut out = Outlets::new(&run, watches, publisher, places.telling.clone())?;
     let status = Status::begin(!places.quiet, Arc::clone(&meter));
     let options = Options { until_idle: args.until_idle };
     let ended = tokio::select! {
-        ended = stream::run(
-            &mut run, options, &stop, &meter, &mut watches, &mut publisher, &places.telling,
-        ) => ended,
+        ended = stream::run(&mut run, &mut seat, options, &stop, &meter, &mut out) => ended,
         () = stop.forced() => {
             status.end();
             tracing::warn!("ended at once; the next stream or run continues");
@@ -101,7 +114,7 @@ pub async fn run(places: &Places, args: &StreamArgs) -> Result<u8> {
         _ => print_text(&render(&totals, &report))?,
     }
     // gold is complete and reported; what could not be published is left for the next stream or run
-    publisher.outcome()?;
+    out.publisher.outcome()?;
     Ok(if report.verdict().is_empty() { 0 } else { ErrorKind::Data.exit_code() })
 }
 

@@ -1,11 +1,15 @@
 //! `medallion diff` and `restore`
 
+use std::sync::Arc;
+
 use clap::Args;
 
 use super::output::{Format, plain, print_cells, print_text};
 use super::run::render;
+use super::turn::TurnArgs;
 use super::{Places, publish};
 use crate::error::{Error, ErrorKind, Result};
+use crate::flow::Run;
 use crate::flow::plan::parse_table;
 use crate::flow::report::Report;
 use crate::flow::travel::{self, AsOf};
@@ -51,6 +55,8 @@ pub struct RestoreArgs {
     /// Compute what depends on it in the next run
     #[arg(long)]
     only: bool,
+    #[command(flatten)]
+    turn: TurnArgs,
 }
 
 pub async fn diff(places: &Places, args: &DiffArgs) -> Result<u8> {
@@ -92,41 +98,19 @@ pub async fn restore(places: &Places, args: &RestoreArgs) -> Result<u8> {
     let progress = Progress::new(!places.quiet);
     let project = places.load().await?;
     let lake = places.lake(&project)?;
-    let _lock = batch::lock(&lake)?;
-    let mut run = places.open_on(project, lake, progress.clone()).await?;
-    let tables: Vec<TableName> = match args.what.as_str() {
-        zone @ (zone::SILVER | zone::GOLD) => {
-            if let AsOf::Version(_) = args.to {
-                return Err(Error::usage(format!(
-                    "the tables of `{zone}` have versions of their own; give a time"
-                )));
-            }
-            let models = run.project.stored_models();
-            models.filter(|model| model.table.schema == zone).map(|model| model.table.clone()).collect()
-        }
-        table => vec![parse_table(table)?],
-    };
-    run.command = format!("restore {}", args.what);
-    let mut anomalies = Anomalies::begin(&run, &places.telling)?;
-    let mut restored = Vec::new();
-    for table in &tables {
-        // of a zone, tables that did not exist then stay as they are
-        match travel::restore(&mut run, table, args.to).await {
-            Ok(Some(version)) => restored.push(format!("{table} is as in version {version}")),
-            Ok(None) => {}
-            Err(error) if tables.len() > 1 && error.kind() == ErrorKind::Usage => {
-                tracing::warn!(%table, %error, "left as it is");
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    let mut verdict = Vec::new();
-    let mut report: Option<Report> = None;
-    if !args.only {
-        let done = batch::rerun(&mut run).await?;
-        verdict = done.verdict();
-        report = Some(done);
-    }
+    let _lock = args.turn.lock(&lake).await?;
+    let done = args.turn.insist(async || {
+        let mut run = places.open_on(Arc::clone(&project), lake.clone(), progress.clone()).await?;
+        let anomalies = Anomalies::begin(&run, &places.telling)?;
+        let restored = restore_tables(&mut run, args).await?;
+        let report = match args.only {
+            true => None,
+            false => Some(batch::rerun(&mut run).await?),
+        };
+        Ok((run, anomalies, restored, report))
+    });
+    let (run, mut anomalies, restored, mut report) = done.await.inspect_err(|_| progress.finish())?;
+    let verdict = report.as_ref().map(Report::verdict).unwrap_or_default();
     run.lake.sync().await?;
     let served = publish::follow_up(places, &run, report.as_mut()).await;
     if let Some(report) = &report {
@@ -152,4 +136,34 @@ pub async fn restore(places: &Places, args: &RestoreArgs) -> Result<u8> {
         tracing::error!("{line}");
     }
     Ok(if verdict.is_empty() { 0 } else { ErrorKind::Data.exit_code() })
+}
+
+/// Takes the tables back, and tells which are in which version now.
+async fn restore_tables(run: &mut Run, args: &RestoreArgs) -> Result<Vec<String>> {
+    let tables: Vec<TableName> = match args.what.as_str() {
+        zone @ (zone::SILVER | zone::GOLD) => {
+            if let AsOf::Version(_) = args.to {
+                return Err(Error::usage(format!(
+                    "the tables of `{zone}` have versions of their own; give a time"
+                )));
+            }
+            let models = run.project.stored_models();
+            models.filter(|model| model.table.schema == zone).map(|model| model.table.clone()).collect()
+        }
+        table => vec![parse_table(table)?],
+    };
+    run.command = format!("restore {}", args.what);
+    let mut restored = Vec::new();
+    for table in &tables {
+        // of a zone, tables that did not exist then stay as they are
+        match travel::restore(run, table, args.to).await {
+            Ok(Some(version)) => restored.push(format!("{table} is as in version {version}")),
+            Ok(None) => {}
+            Err(error) if tables.len() > 1 && error.kind() == ErrorKind::Usage => {
+                tracing::warn!(%table, %error, "left as it is");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(restored)
 }

@@ -1,33 +1,73 @@
-//! Checks: queries of the project that must return no row.
+//! Checks: queries of the project that must return no row, and tables that must be as they used to be.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use arrow::array::AsArray;
-use arrow::datatypes::Int64Type;
+use arrow::array::{Array, AsArray};
+use arrow::datatypes::{Date32Type, Int64Type};
 use futures::StreamExt;
 use serde::Serialize;
 
-use super::{Run, dirty, inputs};
+use super::decide::quoted;
+use super::run::rows_by_date;
+use super::{Run, anomaly, dirty, gate, inputs};
 use crate::engine;
 use crate::error::{During, Error, Result};
+use crate::lake::table::Table;
+use crate::lake::write::date_text;
+use crate::project::check::{Check, Finds, Outcome};
 use crate::project::manifest::{CheckScope, SeverityName};
+use crate::project::sql;
 use crate::project::sql::TableName;
-use crate::project::{Check, sql};
+
+/// Details of a check that are told in one line.
+const TOLD_DETAILS: usize = 3;
 
 /// How a check ended.
 #[derive(Debug, Clone, Serialize)]
 pub struct CheckResult {
     pub name: String,
     pub description: String,
-    /// `warn` or `fail`.
+    /// `warn` or `fail`: what it may do at most.
     pub severity: &'static str,
-    /// Rows that the query returned.
+    pub outcome: Outcome,
+    /// What it found in the tables as they are, without what is withheld from them.
     pub rows: i64,
+    /// The dates of those rows, where the check says so.
+    pub dates: Vec<String>,
+    /// What is unusual about them, for people.
+    pub details: Vec<String>,
+    /// Partitions that it keeps out of the table that it guards.
+    pub withheld: Vec<String>,
 }
 
 impl CheckResult {
     pub fn has_failed(&self) -> bool {
-        self.severity == "fail" && self.rows > 0
+        self.outcome == Outcome::Failed
+    }
+}
+
+/// What it found, in one line.
+impl std::fmt::Display for CheckResult {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "the check `{}` found {} rows: {}", self.name, self.rows, self.description)?;
+        for detail in self.details.iter().take(TOLD_DETAILS) {
+            write!(f, "; {detail}")?;
+        }
+        Ok(())
+    }
+}
+
+/// What a check has found.
+#[derive(Debug, Clone, Default)]
+pub struct Found {
+    /// Rows by date; `None` where they have none, or where the check does not say.
+    pub rows: BTreeMap<Option<i32>, i64>,
+    pub details: BTreeMap<i32, String>,
+}
+
+impl Found {
+    fn num_rows(&self) -> i64 {
+        self.rows.values().sum()
     }
 }
 
@@ -38,11 +78,20 @@ impl CheckResult {
 #[tracing::instrument(target = "hop", name = "checks", skip_all)]
 pub async fn run(run: &Run) -> Result<Vec<CheckResult>> {
     run.progress.stage("checks");
-    let results: Vec<Result<CheckResult>> = futures::stream::iter(&run.project.checks)
-        .map(|check| run_one(run, check))
-        .buffered(2)
-        .collect()
-        .await;
+    run_some(run, run.project.checks.iter()).await
+}
+
+/// Runs the checks whose outcome the clock alone can change.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_those_by_the_clock(run: &Run) -> Result<Vec<CheckResult>> {
+    run_some(run, run.project.checks.iter().filter(|check| check.follows_clock())).await
+}
+
+async fn run_some(run: &Run, checks: impl Iterator<Item = &Check>) -> Result<Vec<CheckResult>> {
+    let results: Vec<Result<CheckResult>> =
+        futures::stream::iter(checks).map(|check| run_one(run, check)).buffered(2).collect().await;
     results.into_iter().collect()
 }
 
@@ -53,28 +102,34 @@ pub async fn run(run: &Run) -> Result<Vec<CheckResult>> {
     fields(otel.name = %format!("check {}", check.name), check = check.name, rows)
 )]
 async fn run_one(run: &Run, check: &Check) -> Result<CheckResult> {
-    let counted = async {
-        let inputs = sql::inputs(&check.sql).map_err(|(_, message)| Error::project(message))?;
-        let dates = match check.scope {
-            CheckScope::All => None,
-            CheckScope::Changed => changed_dates(run, &inputs).await?,
-        };
-        if dates.as_ref().is_some_and(BTreeSet::is_empty) {
-            return Ok(0);
-        }
-        let context = engine::context(&run.state);
-        inputs::register_dates_of(run, &context, &inputs, dates.as_ref()).await?;
-        let text = check.sql.trim().trim_end_matches(';');
-        let batches = context
-            .sql(&format!("select count(*) as n from (\n{text}\n) as rows_found"))
-            .await?
-            .collect()
-            .await?;
-        let counts = batches.first().map(|batch| batch.column(0).as_primitive::<Int64Type>().value(0));
-        Result::Ok(counts.unwrap_or(0))
+    let dates = match check.scope {
+        CheckScope::All => None,
+        CheckScope::Changed => changed_dates(run, &check.reads).await?,
     };
-    let rows = counted.await.during(|| format!("running the check `{}`", check.file.display()))?;
-    tracing::Span::current().record("rows", rows);
+    let mut found = match dates.as_ref().is_some_and(BTreeSet::is_empty) {
+        true => Found::default(),
+        false => find(run, check, dates.as_ref(), None).await?,
+    };
+    let mut withheld = Vec::new();
+    if let Some(guarded) = &check.guards {
+        let all = gate::withheld(run.table(guarded)?);
+        // what is not in the table is told by the gate
+        found.rows.retain(|date, _| !all.iter().any(|withheld| withheld.place == *date));
+        withheld = all
+            .into_iter()
+            .filter(|withheld| withheld.check == check.name)
+            .map(|withheld| gate::place_text(withheld.place))
+            .collect();
+    }
+    let mut outcome = match check.guards {
+        // each date by itself, as when it was let in
+        Some(_) => judge_dates(run, check, &found, None)?.into_values().max().unwrap_or(Outcome::Passed),
+        None => check.tolerance.judge(found.num_rows(), whole(run, check, dates.as_ref(), None)?),
+    };
+    if !withheld.is_empty() {
+        outcome = outcome.max(Outcome::Withheld);
+    }
+    tracing::Span::current().record("rows", found.num_rows());
     Ok(CheckResult {
         name: check.name.clone(),
         description: check.description.clone(),
@@ -82,8 +137,98 @@ async fn run_one(run: &Run, check: &Check) -> Result<CheckResult> {
             SeverityName::Warn => "warn",
             SeverityName::Fail => "fail",
         },
-        rows,
+        outcome,
+        rows: found.num_rows(),
+        dates: found.rows.keys().flatten().map(|date| date_text(*date)).collect(),
+        details: found.details.into_values().collect(),
+        withheld,
     })
+}
+
+/// Asks a check. Of inputs by date it sees `dates` (`None`: all); `instead` stands for the table of its name.
+///
+/// # Errors
+/// Those of the query.
+pub async fn find(
+    run: &Run,
+    check: &Check,
+    dates: Option<&BTreeSet<i32>>,
+    instead: Option<&Table>,
+) -> Result<Found> {
+    let found = match &check.finds {
+        Finds::Rows(text) => find_rows(run, check, text, dates, instead).await,
+        Finds::Deviations(declared) => anomaly::find(run, declared, dates, instead).await,
+    };
+    found.during(|| format!("running the check `{}`", check.file.display()))
+}
+
+async fn find_rows(
+    run: &Run,
+    check: &Check,
+    text: &str,
+    dates: Option<&BTreeSet<i32>>,
+    instead: Option<&Table>,
+) -> Result<Found> {
+    let context = engine::context(&run.state);
+    inputs::register_instead(run, &context, &check.reads, dates, instead).await?;
+    let text = text.trim().trim_end_matches(';');
+    let guarded = check.guards.as_ref().and_then(|table| run.project.model(table));
+    let query = match guarded.and_then(|model| model.partition.first()) {
+        Some(column) => {
+            let column = quoted(column);
+            format!(
+                "select {column} as date, count(*) as n from (\n{text}\n) as rows_found group by {column}"
+            )
+        }
+        None => format!("select cast(null as date) as date, count(*) as n from (\n{text}\n) as rows_found"),
+    };
+    let mut found = Found::default();
+    for batch in context.sql(&query).await?.collect().await? {
+        let (dates, counts) =
+            (batch.column(0).as_primitive::<Date32Type>(), batch.column(1).as_primitive::<Int64Type>());
+        for row in 0..batch.num_rows() {
+            let date = dates.is_valid(row).then(|| dates.value(row));
+            *found.rows.entry(date).or_default() += counts.value(row);
+        }
+    }
+    found.rows.retain(|_, rows| *rows > 0);
+    Ok(found)
+}
+
+/// What becomes of each date of which the check has found rows.
+///
+/// # Errors
+/// `Bug` where a table is not open.
+pub fn judge_dates(
+    run: &Run,
+    check: &Check,
+    found: &Found,
+    instead: Option<&Table>,
+) -> Result<BTreeMap<Option<i32>, Outcome>> {
+    let judged = found.rows.iter().map(|(date, rows)| {
+        let only = date.map(|date| BTreeSet::from([date]));
+        Ok((*date, check.tolerance.judge(*rows, whole(run, check, only.as_ref(), instead)?)))
+    });
+    judged.collect()
+}
+
+/// The number of rows that shares are of.
+fn whole(run: &Run, check: &Check, dates: Option<&BTreeSet<i32>>, instead: Option<&Table>) -> Result<i64> {
+    let Some(of) = &check.tolerance.of else {
+        return Ok(0);
+    };
+    let table = match instead.filter(|table| table.name() == of.to_string()) {
+        Some(table) => table,
+        None => run.table(of)?,
+    };
+    let rows = match dates.filter(|_| inputs::is_by_date(run, of)) {
+        None => table.num_records(),
+        Some(dates) => {
+            let rows = rows_by_date(table);
+            dates.iter().filter_map(|date| rows.get(date)).sum()
+        }
+    };
+    Ok(i64::try_from(rows).unwrap_or(i64::MAX))
 }
 
 /// The dates that changed in any of the inputs since the last report in the ledger; `None`: any may have.
@@ -111,6 +256,6 @@ pub async fn register_inputs(
     context: &datafusion::prelude::SessionContext,
     query: &str,
 ) -> Result<()> {
-    let inputs = sql::inputs(query).map_err(|(_, message)| crate::error::Error::usage(message))?;
+    let inputs = sql::inputs(query).map_err(|(_, message)| Error::usage(message))?;
     inputs::register_named(run, context, &inputs).await
 }

@@ -83,6 +83,19 @@ pub struct Counts {
     pub fingerprint: String,
 }
 
+impl Counts {
+    /// Counts of further records, of the same form of the rules.
+    pub fn add(&mut self, other: &Counts) {
+        self.accepted.add_tally(&other.accepted);
+        self.duplicates.add_tally(&other.duplicates);
+        self.superseded.add_tally(&other.superseded);
+        self.quarantined.add_tally(&other.quarantined);
+        for (name, records) in &other.warnings {
+            *self.warnings.entry(name.clone()).or_default() += records;
+        }
+    }
+}
+
 /// A number of records and the sums of their amounts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tally {
@@ -473,15 +486,21 @@ impl Records {
 /// # Errors
 /// Where a column's type can't be hashed.
 pub fn hashes(columns: &[ArrayRef], num_rows: usize) -> Result<Vec<u128>> {
-    let mut hashed = columns.to_vec();
-    // a null is skipped when columns are combined, so which ones are null is hashed too
-    for column in columns.iter().filter(|column| column.null_count() > 0) {
-        hashed.push(Arc::new(arrow::compute::is_null(column)?));
-    }
     let mut low = vec![0; num_rows];
     let mut high = vec![0; num_rows];
-    create_hashes(&hashed, &RandomState::with_seed(1), &mut low)?;
-    create_hashes(&hashed, &RandomState::with_seed(2), &mut high)?;
+    create_hashes(columns, &RandomState::with_seed(1), &mut low)?;
+    create_hashes(columns, &RandomState::with_seed(2), &mut high)?;
+    // a null is skipped when columns are combined, so which ones are null is hashed too; row by row, because a row's hash is
+    // not to depend on the rows that happen to be in its batch
+    for (at, column) in (1u64..).zip(columns) {
+        let Some(nulls) = column.logical_nulls().filter(|nulls| nulls.null_count() > 0) else {
+            continue;
+        };
+        for row in (0..num_rows).filter(|row| nulls.is_null(*row)) {
+            low[row] = (low[row].rotate_left(5) ^ at).wrapping_mul(0x517c_c1b7_2722_0a95);
+            high[row] = (high[row].rotate_left(5) ^ at).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        }
+    }
     Ok(low.iter().zip(&high).map(|(low, high)| u128::from(*low) | u128::from(*high) << 64).collect())
 }
 
@@ -579,4 +598,32 @@ pub fn versions_table(versions: &[Version]) -> Result<Arc<MemTable>> {
 /// An identifier as SQL wants it.
 pub fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rows_hash_does_not_depend_on_the_rows_beside_it() {
+        let texts: ArrayRef = Arc::new(StringViewArray::from(vec![Some("a"), None, Some("b"), None]));
+        let numbers: ArrayRef = Arc::new(arrow::array::Int64Array::from(vec![Some(1), Some(1), None, None]));
+        let columns = [texts, numbers];
+        let together = hashes(&columns, 4).unwrap();
+        for row in 0..4 {
+            let alone: Vec<ArrayRef> = columns.iter().map(|column| column.slice(row, 1)).collect();
+            assert_eq!(hashes(&alone, 1).unwrap(), [together[row]], "row {row}");
+        }
+        let distinct: std::collections::BTreeSet<u128> = together.iter().copied().collect();
+        assert_eq!(distinct.len(), 4);
+        // which of two columns is null
+        let other: [ArrayRef; 2] = [Arc::clone(&columns[0]), Arc::clone(&columns[0])];
+        let turned = |columns: &[ArrayRef; 2], at: usize| {
+            let null: ArrayRef = arrow::array::new_null_array(columns[0].data_type(), 4);
+            let mut columns = columns.clone();
+            columns[at] = null;
+            hashes(&columns, 4).unwrap()[0]
+        };
+        assert_ne!(turned(&other, 0), turned(&other, 1));
+    }
 }

@@ -8,7 +8,7 @@ use arrow::array::{Date32Array, Int64Array, RecordBatch};
 use serde_json::json;
 
 use super::decide::{self, Counts};
-use super::{Run, dirty, interventions, quarantine};
+use super::{Run, dirty, interventions, quarantine, recent};
 use crate::error::Result;
 use crate::ledger;
 use crate::project::source::{Mode, Source};
@@ -21,6 +21,7 @@ use crate::project::source::{Mode, Source};
 pub async fn decide_changed(run: &mut Run) -> Result<()> {
     run.progress.stage("bronze → one row per key");
     let mut todo = Vec::new();
+    let mut counted = BTreeMap::new();
     let discarded = interventions::undecided(run).await?;
     for source in run.project.sources.clone() {
         let bronze = run.bronze_of(&source.name)?;
@@ -39,14 +40,35 @@ pub async fn decide_changed(run: &mut Run) -> Result<()> {
         let dates = match source.mode {
             Mode::Upserts => None,
             Mode::Events if is_changed => {
-                asked.extend(dirty::dates_of(since.unwrap_or_else(|| bronze.partitions(1))));
+                let mut changed = dirty::dates_of(since.unwrap_or_else(|| bronze.partitions(1)));
+                if let Some(consumed) = consumed.filter(|_| !run.is_full_refresh) {
+                    let appended = &changed - &asked;
+                    for (date, counts) in recent::counted_since(run, &source, &appended, consumed).await? {
+                        changed.remove(&date);
+                        counted.insert((source.name.clone(), Some(date)), counts);
+                    }
+                }
+                asked.extend(changed);
                 Some(asked)
             }
             Mode::Events => Some(asked),
         };
         todo.push((source, dates));
     }
-    decide_and_record(run, todo).await
+    let before = read(run).await?;
+    for (source, dates) in &mut todo {
+        // what was counted by older rules can't be added to
+        let (name, form) = (&source.name, &source.fingerprint);
+        let is_older = |key: &(String, Option<i32>)| {
+            key.0 == *name && before.get(key).is_some_and(|counts| counts.fingerprint != *form)
+        };
+        let older: Vec<_> = counted.keys().filter(|key| is_older(key)).cloned().collect();
+        for key in older {
+            counted.remove(&key);
+            dates.get_or_insert_default().extend(key.1);
+        }
+    }
+    record(run, todo, counted).await
 }
 
 /// Decides the sources' dates (`None`: all): quarantine's silver part first, then the counts.
@@ -54,6 +76,15 @@ pub async fn decide_changed(run: &mut Run) -> Result<()> {
 /// # Errors
 /// As [`decide_changed`].
 pub async fn decide_and_record(run: &mut Run, todo: Vec<(Source, Option<BTreeSet<i32>>)>) -> Result<()> {
+    record(run, todo, BTreeMap::new()).await
+}
+
+/// As [`decide_and_record`], and adds what was counted of further records.
+async fn record(
+    run: &mut Run,
+    todo: Vec<(Source, Option<BTreeSet<i32>>)>,
+    counted: BTreeMap<(String, Option<i32>), Counts>,
+) -> Result<()> {
     let mut positions = BTreeMap::new();
     let mut changed: BTreeMap<(String, Option<i32>), Counts> = BTreeMap::new();
     let mut replaced: BTreeMap<String, Option<BTreeSet<i32>>> = BTreeMap::new();
@@ -89,6 +120,11 @@ pub async fn decide_and_record(run: &mut Run, todo: Vec<(Source, Option<BTreeSet
         (Some(_), _) => false,
     });
     all.extend(changed);
+    for (key, counts) in counted {
+        let form = run.project.source(&key.0).map(|source| source.fingerprint.clone()).unwrap_or_default();
+        let all = all.entry(key).or_insert_with(|| Counts { fingerprint: form, ..Counts::default() });
+        all.add(&counts);
+    }
     let is_known = positions.iter().all(|(name, position)| kept.get(name) == Some(position));
     if all == before && is_known {
         return Ok(());

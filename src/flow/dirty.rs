@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::NaiveDate;
 
-use super::Run;
+use super::{Run, gate};
 use crate::decode::ErrorType;
 use crate::error::{Error, Result};
 use crate::lake::table::Table;
@@ -40,7 +40,7 @@ pub fn stored_table(name: &TableName) -> TableName {
 
 /// All lake tables behind a name. What is accepted of bronze follows from its records and from the rules: where those
 /// decide otherwise, quarantine's log says so.
-fn behind(name: &TableName) -> Vec<TableName> {
+pub(super) fn behind(name: &TableName) -> Vec<TableName> {
     match name.schema.as_str() {
         zone::ACCEPTED | zone::VERSIONS => {
             vec![stored_table(name), TableName::new(zone::QUARANTINE, &name.table)]
@@ -56,6 +56,31 @@ fn behind(name: &TableName) -> Vec<TableName> {
 pub fn positions(run: &Run, model: &Model) -> Result<BTreeMap<String, i64>> {
     let tables = model.inputs.keys().flat_map(behind);
     tables.map(|table| Ok((table.to_string(), run.table(&table)?.version()))).collect()
+}
+
+/// So many versions of an input may a table have left unmentioned because none of them concerned it. To look for changes
+/// means to read the entries of all of them.
+const UNMENTIONED_VERSIONS: i64 = 32;
+
+/// The positions to say of a model that has nothing to compute, where it has said nothing for long.
+///
+/// # Errors
+/// Those of [`Run::table`].
+pub fn unmentioned(run: &Run, model: &Model) -> Result<Option<BTreeMap<String, i64>>> {
+    let is_told_of_new_dates = match &model.dates {
+        Dates::Of(_) | Dates::CalendarOf(_) => true,
+        // a date that comes to be reads changes of before it: these are to be found then
+        Dates::OfInputs => model.inputs.values().all(|span| !matches!(span, Span::Days { from: 1.., .. })),
+    };
+    let output = run.table(&model.table)?;
+    if !is_told_of_new_dates || output.version() < 0 {
+        return Ok(None);
+    }
+    let now = positions(run, model)?;
+    let is_long_ago = |(name, version): (&String, &i64)| {
+        output.position(name).is_some_and(|said| version - said >= UNMENTIONED_VERSIONS)
+    };
+    Ok(now.iter().any(is_long_ago).then_some(now))
 }
 
 /// What `model` has to compute for its inputs as they are now.
@@ -103,10 +128,14 @@ pub async fn work_since(run: &Run, model: &Model, since: &Since<'_>) -> Result<W
                 return Ok(Work::Whole);
             }
         }
-        return Ok(Work::Nothing);
+        return Ok(match gate::to_retry(run, model, false).await? {
+            Some(_) => Work::Whole,
+            None => Work::Nothing,
+        });
     }
     let domain = domain(run, model)?;
-    let existing = dates_of(output.partitions(1));
+    // a withheld date can be one that the table does not have
+    let existing = &dates_of(output.partitions(1)) | &gate::withheld_dates(output);
     if is_new {
         return Ok(Work::Dates(&domain | &existing));
     }
@@ -127,6 +156,9 @@ pub async fn work_since(run: &Run, model: &Model, since: &Since<'_>) -> Result<W
     dirty.extend(moved_domain(run, model, output, since).await?);
     let known = &domain | &existing;
     dirty.retain(|date| known.contains(date));
+    if let Some(withheld) = gate::to_retry(run, model, !dirty.is_empty()).await? {
+        dirty.extend(withheld);
+    }
     Ok(match dirty.is_empty() {
         true => Work::Nothing,
         false => Work::Dates(dirty),
@@ -274,7 +306,8 @@ pub fn becomes_current(run: &Run, model: &Model, work: &Work) -> Result<bool> {
 /// # Errors
 /// As [`stale`].
 pub fn known_dates(run: &Run, model: &Model) -> Result<BTreeSet<i32>> {
-    Ok(&domain(run, model)? | &dates_of(run.table(&model.table)?.partitions(1)))
+    let table = run.table(&model.table)?;
+    Ok(&(&domain(run, model)? | &dates_of(table.partitions(1))) | &gate::withheld_dates(table))
 }
 
 /// The dates of the output that read one of `dates` of the input.

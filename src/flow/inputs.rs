@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
+use datafusion::catalog::TableProvider;
 use datafusion::common::ScalarValue;
 use datafusion::datasource::MemTable;
 use datafusion::prelude::{SessionContext, col, not};
@@ -16,6 +17,7 @@ use super::recent::Append;
 use crate::engine;
 use crate::error::{Error, Result};
 use crate::lake::scan::LakeScan;
+use crate::lake::table::Table;
 use crate::project::model::{Model, Span};
 use crate::project::source::{DATE, Mode};
 use crate::project::sql::{PARTITIONS_SUFFIX, TableName};
@@ -39,6 +41,20 @@ pub async fn register_dates_of(
     names: &BTreeSet<TableName>,
     dates: Option<&BTreeSet<i32>>,
 ) -> Result<()> {
+    register_instead(run, context, names, dates, None).await
+}
+
+/// As [`register_dates_of`], but `instead` stands for the table of its name.
+///
+/// # Errors
+/// As [`register_named`].
+pub async fn register_instead(
+    run: &Run,
+    context: &SessionContext,
+    names: &BTreeSet<TableName>,
+    dates: Option<&BTreeSet<i32>>,
+    instead: Option<&Table>,
+) -> Result<()> {
     register_references(run, context)?;
     let mut stored: BTreeSet<&TableName> = BTreeSet::new();
     for name in names {
@@ -53,7 +69,10 @@ pub async fn register_dates_of(
     }
     for input in &stored {
         let dates = dates.filter(|_| is_by_date(run, input));
-        register_input(run, context, input, dates.cloned()).await?;
+        match instead.filter(|table| table.name() == stored_table(input).to_string()) {
+            Some(table) => register_table(run, context, input, table, dates)?,
+            None => register_input(run, context, input, dates.cloned()).await?,
+        }
     }
     register_views(run, context, |input| stored.contains(input)).await
 }
@@ -134,28 +153,51 @@ pub async fn model_context(
     context_with(run, model, dates, None).await
 }
 
+/// A context in which the model's query sees, of one input, a table, only these rows.
+///
+/// # Errors
+/// As [`register_input`].
+pub async fn context_of_rows(
+    run: &Run,
+    model: &Model,
+    dates: &BTreeSet<i32>,
+    input: &TableName,
+    rows: Vec<RecordBatch>,
+) -> Result<SessionContext> {
+    let (schema, _) = run.declared(input)?;
+    context_with(
+        run,
+        model,
+        Some(dates),
+        Some((input, Arc::new(LakeScan::in_memory(schema, Arc::new(rows))))),
+    )
+    .await
+}
+
 /// A context in which the model's query sees, of one input, only the records that are appended.
 ///
 /// # Errors
 /// As [`register_input`].
 pub async fn append_context(run: &Run, model: &Model, append: &Append) -> Result<SessionContext> {
-    context_with(run, model, Some(&append.dates), Some(append)).await
+    let source = run.project.source(&append.input.table);
+    let source = source.ok_or_else(|| Error::bug(format!("there is no source behind `{}`", append.input)))?;
+    let rows = Arc::new(LakeScan::in_memory(source.bronze_schema(), Arc::new(append.rows.clone())));
+    context_with(run, model, Some(&append.dates), Some((&append.input, rows))).await
 }
 
 async fn context_with(
     run: &Run,
     model: &Model,
     dates: Option<&BTreeSet<i32>>,
-    append: Option<&Append>,
+    instead: Option<(&TableName, Arc<LakeScan>)>,
 ) -> Result<SessionContext> {
     let context = engine::context(&run.state);
     register_references(run, &context)?;
     for (input, span) in &model.inputs {
-        if let Some(append) = append.filter(|append| append.input == *input)
-            && let Some(source) = run.project.source(&input.table)
+        if let Some((name, rows)) = &instead
+            && *name == input
         {
-            let rows = LakeScan::in_memory(source.bronze_schema(), Arc::new(append.rows.clone()));
-            engine::register(&context, input, Arc::new(rows));
+            engine::register(&context, input, Arc::clone(rows) as Arc<dyn TableProvider>);
             continue;
         }
         let wanted = match (span, dates) {
@@ -183,25 +225,34 @@ pub async fn register_input(
     input: &TableName,
     wanted: Option<BTreeSet<i32>>,
 ) -> Result<()> {
-    if input.table.ends_with(PARTITIONS_SUFFIX) {
-        return register_partitions(run, context, input);
-    }
     if matches!(input.schema.as_str(), zone::ACCEPTED | zone::VERSIONS) {
         return register_decided(run, context, input, wanted).await;
     }
+    register_table(run, context, input, run.table(&stored_table(input))?, wanted.as_ref())
+}
+
+fn register_table(
+    run: &Run,
+    context: &SessionContext,
+    input: &TableName,
+    table: &Table,
+    wanted: Option<&BTreeSet<i32>>,
+) -> Result<()> {
+    if input.table.ends_with(PARTITIONS_SUFFIX) {
+        return register_partitions(run, context, input, table);
+    }
     let (schema, partition) = run.declared(input)?;
-    let table = run.table(input)?;
-    let provider = run.scan(table, schema, &partition, wanted.as_ref())?;
+    let provider = run.scan(table, schema, &partition, wanted)?;
     engine::register(context, input, Arc::new(provider));
     Ok(())
 }
 
-fn register_partitions(run: &Run, context: &SessionContext, input: &TableName) -> Result<()> {
+fn register_partitions(run: &Run, context: &SessionContext, input: &TableName, table: &Table) -> Result<()> {
     let stored = stored_table(input);
     let (schema, partition) = run.declared(&stored)?;
     let num_file_columns = schema.fields().len() - partition.len();
     let fields = schema.fields()[num_file_columns..].to_vec();
-    let keys = run.table(&stored)?.partitions(partition.len());
+    let keys = table.partitions(partition.len());
     let columns = fields
         .iter()
         .enumerate()

@@ -23,7 +23,7 @@ use super::{Run, inputs, landing};
 use crate::decode::{Decoded, Decoder, Format};
 use crate::engine;
 use crate::error::{Error, Result};
-use crate::lake::table::{Change, Commit};
+use crate::lake::table::{Change, Commit, Outcome};
 use crate::ledger::{self, FileRecord, Ledger};
 use crate::project::source::{DATE, Source};
 use crate::project::sql::TableName;
@@ -155,9 +155,8 @@ pub async fn record(run: &mut Run, decisions: &[Intervention]) -> Result<i64> {
     ];
     let rows = RecordBatch::try_new(ledger::interventions_schema(), columns)?;
     let mut table = run.ledger.interventions.clone();
-    let before = table.version();
-    ledger::append(&mut table, &rows, Some((POSITION.to_owned(), id))).await?;
-    if table.version() != before + 1 {
+    let outcome = ledger::append(&mut table, &rows, Some((POSITION.to_owned(), id))).await?;
+    if outcome == Outcome::AlreadyThere {
         return Err(Error::conflict("another operator has decided at the same time; run again"));
     }
     run.ledger.interventions = table;

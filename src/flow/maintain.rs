@@ -237,7 +237,7 @@ pub async fn delete(table: &Table, unneeded: &Vacuumed) -> Result<()> {
     Ok(())
 }
 
-/// Forgets the reports and balances of all but the newest runs; returns how many rows are gone.
+/// Forgets the reports, balances and checks of all but the newest runs; returns how many rows are gone.
 ///
 /// # Errors
 /// The store's.
@@ -249,7 +249,7 @@ pub async fn forget_runs(run: &mut Run, keep: usize) -> Result<usize> {
         return Ok(0);
     };
     let mut gone = 0;
-    for table in [&mut run.ledger.runs, &mut run.ledger.balances] {
+    for table in [&mut run.ledger.runs, &mut run.ledger.balances, &mut run.ledger.checks] {
         let mut kept = Vec::new();
         let mut gone_here = 0;
         for batch in ledger::read(table).await? {

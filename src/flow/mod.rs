@@ -3,8 +3,10 @@
 //! Every hop is: read a version → compute → check → commit once. A hop's commit carries the version of the input that
 //! it consumed, so running it again changes nothing, and a run that was killed is continued by the next one.
 
+pub mod anomaly;
 pub mod balance;
 pub mod bronze;
+pub mod check_history;
 pub mod checks;
 pub mod compact;
 pub mod decide;
@@ -13,6 +15,7 @@ pub mod dirty;
 pub mod doctor;
 pub mod explain;
 pub mod freshness;
+pub mod gate;
 pub mod ids;
 pub mod inputs;
 pub mod interventions;
@@ -21,6 +24,7 @@ pub mod late;
 pub mod lock;
 pub mod maintain;
 pub mod model;
+pub mod partial;
 pub mod plan;
 pub mod quarantine;
 pub mod recent;
@@ -38,12 +42,13 @@ use std::sync::Arc;
 
 use futures::stream::{FuturesUnordered, StreamExt};
 
+use self::dirty::Work;
 use self::landing::Pending;
 use self::recent::Scope;
-use self::report::{Report, Step};
+use self::report::{Books, Report, Step};
 pub use self::run::Run;
 use crate::error::{Error, Result};
-use crate::lake::table::Outcome;
+use crate::lake::table::{Change, Commit, Outcome};
 use crate::ledger;
 use crate::project::source::Mode;
 use crate::project::sql::TableName;
@@ -63,6 +68,18 @@ pub async fn advance(run: &mut Run) -> Result<Report> {
     refresh(run, &mut report).await?;
     settle(run, &mut report).await?;
     Ok(report)
+}
+
+/// What was written ahead and not finished: an operator's decisions, batches of landing. Usually nothing; but whoever
+/// goes on from the tables as they are would find rejects of a batch without its data.
+///
+/// # Errors
+/// As [`take_in`].
+pub async fn finish_begun(run: &mut Run, report: &mut Report) -> Result<()> {
+    interventions::resume(run).await?;
+    let known = ledger::files(&run.ledger.files).await?;
+    let pending = landing::unfinished(run, &known);
+    take_in(run, &pending, report).await
 }
 
 /// Landing → bronze and quarantine: the batches that were written ahead.
@@ -108,24 +125,76 @@ pub async fn refresh_recent(run: &mut Run, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
+/// Whether every model reflects its inputs as they are.
+///
+/// # Errors
+/// Those of the logs.
+pub async fn is_up_to_date(run: &Run) -> Result<bool> {
+    for model in run.project.stored_models() {
+        if dirty::work(run, model).await? != dirty::Work::Nothing {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// Checks and balance, and the report in the ledger; then everything is on the disk.
 ///
 /// # Errors
 /// The stores' and those of the checks.
 pub async fn settle(run: &mut Run, report: &mut Report) -> Result<()> {
     report.warn_of_stale(run).await?;
-    if run.num_commits > 0 || !report::is_closed(run).await? {
-        report.checks = checks::run(run).await?;
-        report.balance = balance::compute(run).await?;
-        report.close(run).await?;
-    } else {
+    report.withheld = gate::tell(run)?;
+    if run.wanted.is_only && waits_for_accounts(run).await? {
+        // what was asked for is done, and what a balance counts is left to the next run: it has the last word
         report.balance = balance::stored(run).await?;
+        report.note(run).await?;
+        return run.lake.sync().await;
+    }
+    let books = match run.num_commits {
+        0 => report::books(run).await?,
+        _ => Books::Open,
+    };
+    if books == Books::Closed {
+        report.balance = balance::stored(run).await?;
+        // the tables are as they were, the clock is not
+        report.checks = checks::run_those_by_the_clock(run).await?;
+    }
+    let is_to_close = match books {
+        Books::Open => true,
+        Books::Closed => report.has_other_checks(run).await?,
+        Books::Unsettled => {
+            look(run, report).await?;
+            report.has_other_checks(run).await? || report.has_other_balance(run).await?
+        }
+    };
+    if is_to_close {
+        if books != Books::Unsettled {
+            look(run, report).await?;
+        }
+        report.close(run).await?;
     }
     run.lake.sync().await?;
     if report.commits == 0 {
         report.commits = run.num_commits;
     }
     Ok(())
+}
+
+async fn look(run: &Run, report: &mut Report) -> Result<()> {
+    report.checks = checks::run(run).await?;
+    report.balance = balance::compute(run).await?;
+    Ok(())
+}
+
+/// Whether a table that stands for the accepted records of a source waits to be computed.
+async fn waits_for_accounts(run: &Run) -> Result<bool> {
+    for model in run.project.stored_models().filter(|model| model.accounts_for.is_some()) {
+        if dirty::work(run, model).await? != dirty::Work::Nothing {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Landing → bronze, all sources of a batch at once.
@@ -181,7 +250,7 @@ async fn ingest(
         if let Some(recent) = &mut run.recent
             && source.mode == Mode::Events
         {
-            recent.keep(&source, batch_id, ingested.fresh);
+            recent.keep(&source, batch_id, ingested.bronze.version(), ingested.fresh);
         }
         run.forget_decided(&source, &ingested.bronze_commit).await;
         steps.push(Step::ingested(&source, &ingested.reports, started));
@@ -192,6 +261,31 @@ async fn ingest(
     Ok(steps)
 }
 
+/// Tells a table's log that the newest versions of its inputs did not concern it, where many have not.
+async fn say_positions(run: &mut Run, model: &crate::project::model::Model) -> Result<()> {
+    let Some(positions) = dirty::unmentioned(run, model)? else {
+        return Ok(());
+    };
+    let mut table = run.table(&model.table)?.clone();
+    let (Some(schema), Some(snapshot)) = (table.schema()?, table.snapshot()) else {
+        return Ok(());
+    };
+    let commit = Commit {
+        change: Change::Append,
+        schema,
+        partition: snapshot.metadata.partition_columns.clone(),
+        adds: Vec::new(),
+        positions,
+        once: None,
+        info: serde_json::json!({"run": run.id}),
+        description: model.description.clone(),
+    };
+    table.commit(&commit).await?;
+    run.models.insert(model.table.clone(), table);
+    run.num_commits += 1;
+    Ok(())
+}
+
 /// Silver and gold: every model whose inputs have changed, inputs before outputs.
 async fn compute_models(run: &mut Run, scope: Scope) -> Result<Vec<Step>> {
     let project = Arc::clone(&run.project);
@@ -200,7 +294,10 @@ async fn compute_models(run: &mut Run, scope: Scope) -> Result<Vec<Step>> {
     let mut steps = Vec::new();
     while !waiting.is_empty() {
         let is_ready = |model: &&crate::project::model::Model| {
-            model.inputs.keys().all(|input| !unfinished.contains(&dirty::stored_table(input)))
+            let mut reads = model.inputs.keys().map(dirty::stored_table).collect::<BTreeSet<_>>();
+            // a check is asked before the commit of what it guards
+            reads.extend(gate::read_by_guards(run, model));
+            reads.is_disjoint(&unfinished)
         };
         let (ready, later): (Vec<_>, Vec<_>) = waiting.into_iter().partition(is_ready);
         if ready.is_empty() {
@@ -232,15 +329,20 @@ async fn compute_models(run: &mut Run, scope: Scope) -> Result<Vec<Step>> {
         }
         for model in &ready {
             unfinished.remove(&model.table);
+            let is_nothing = todo.iter().all(|(busy, _)| busy.table != model.table);
+            if is_nothing && scope == Scope::Everything && !run.wanted.is_only {
+                say_positions(run, model).await?;
+            }
         }
         run.progress.stage(&format!("{} models", todo.len()));
         let shared = &*run;
         let mut computing = futures::stream::iter(todo)
             .map(|(model, part)| async move {
                 let begun = std::time::Instant::now();
-                let mut computed = model::compute(shared, model, &part).await?;
-                if shared.wanted.compares {
-                    computed = rerun::leave_out_unchanged(model, &part.work, computed).await?;
+                let computed = model::compute(shared, model, &part).await?;
+                let (work, mut computed) = gate::hold_back(shared, model, &part.work, computed).await?;
+                if shared.wanted.compares && work != Work::Nothing {
+                    computed = rerun::leave_out_unchanged(model, &work, computed).await?;
                 }
                 Result::Ok((model, part, computed, begun.elapsed()))
             })
@@ -260,9 +362,24 @@ async fn compute_models(run: &mut Run, scope: Scope) -> Result<Vec<Step>> {
             if let Some(batches) = computed.cache.take() {
                 run.cache(&computed.table, batches);
             }
+            if let Some(recent) = &mut run.recent {
+                recent.partials.keep(&model.table, std::mem::take(&mut computed.partials));
+                if let Some(rows) = computed.appended.take() {
+                    recent.appended.insert((model.table.clone(), computed.table.version()), rows);
+                }
+            }
+            tracing::debug!(
+                table = %model.table,
+                rows = computed.rows,
+                ms = elapsed.as_millis(),
+                "computed {}{}",
+                model::describe(&part.work),
+                if part.append.is_some() { ", appended" } else { "" }
+            );
             steps.push(Step::computed(model, &part, &computed, elapsed));
             run.models.insert(model.table.clone(), computed.table);
         }
+        run.progress.tell();
         run.forget_all_but_inputs_of(&waiting)?;
     }
     Ok(steps)

@@ -13,6 +13,7 @@ use serde_json::json;
 
 use super::decide::{hashes, partition_keys};
 use super::dirty::{self, Work, dates_of, stored_table};
+use super::partial::{self, Partial};
 use super::recent::{Append, Part};
 use super::{Run, inputs};
 use crate::error::{During, Error, Result};
@@ -39,7 +40,13 @@ pub struct Computed {
     pub rows: u64,
     /// Partitions that came out as they were, and were left as they are.
     pub num_unchanged: usize,
+    /// Partitions that a check keeps out.
+    pub num_withheld: usize,
     pub cache: Option<Vec<RecordBatch>>,
+    /// The rows, where they are appended.
+    pub appended: Option<Vec<RecordBatch>>,
+    /// What a stream keeps of the dates that were computed.
+    pub partials: BTreeMap<i32, Partial>,
 }
 
 /// Computes what is dirty and writes its files. The caller commits, so that the files of several models become durable
@@ -78,6 +85,12 @@ async fn compute_part(run: &Run, model: &Model, part: &Part) -> Result<Computed>
     if part.leaves_some {
         // what else has changed still waits
         computed.commit.positions.retain(|name, _| name == dirty::FORM);
+        // said again as they are: rows are appended to what these versions gave, and to nothing that has gone on meanwhile
+        for name in dirty::positions(run, model)?.into_keys() {
+            if let Some(position) = computed.table.position(&name) {
+                computed.commit.positions.insert(name, position);
+            }
+        }
     }
     Ok(computed)
 }
@@ -90,7 +103,8 @@ async fn append_rows(run: &Run, model: &Model, append: &Append) -> Result<Comput
     let mut writer = table
         .writer(Arc::clone(&model.schema), &model.partition)
         .with_unique_columns(&unique)
-        .with_tags(tags);
+        .with_tags(tags)
+        .keeping(usize::MAX);
     let mut rows = 0;
     if !append.rows.is_empty() {
         let context = inputs::append_context(run, model, append).await?;
@@ -103,17 +117,27 @@ async fn append_rows(run: &Run, model: &Model, append: &Append) -> Result<Comput
             writer.write(&batch).await?;
         }
     }
+    let (adds, appended) = writer.close_with_rows().await?;
     let commit = Commit {
         change: Change::Append,
         schema: Arc::clone(&model.schema),
         partition: model.partition.clone(),
-        adds: writer.close().await?,
+        adds,
         positions: dirty::positions(run, model)?,
         once: None,
         info: json!({"run": run.id, "rows": rows}),
         description: model.description.clone(),
     };
-    Ok(Computed { table, commit, rows, num_unchanged: 0, cache: None })
+    Ok(Computed {
+        table,
+        commit,
+        rows,
+        num_unchanged: 0,
+        num_withheld: 0,
+        cache: None,
+        appended,
+        partials: BTreeMap::new(),
+    })
 }
 
 async fn compute_groups(run: &Run, model: &Model, work: &Work) -> Result<Computed> {
@@ -132,14 +156,34 @@ async fn compute_groups(run: &Run, model: &Model, work: &Work) -> Result<Compute
     let mut rows = 0;
     let mut cache = is_whole(&table, work).then(Vec::new);
     let mut room = CACHED_ROWS;
+    let recent = run.recent.as_ref();
+    let summed = match recent {
+        Some(recent) => partial::summed_input(run, &recent.partials, model).await?,
+        None => None,
+    };
+    let mut partials = BTreeMap::new();
     let groups: Vec<Option<BTreeSet<i32>>> = match work {
         Work::Nothing => Vec::new(),
         Work::Whole => vec![None],
+        Work::Dates(dates) if summed.is_some() => {
+            dates.iter().map(|date| Some(BTreeSet::from([*date]))).collect()
+        }
         Work::Dates(dates) => group_dates(run, model, dates)?.into_iter().map(Some).collect(),
     };
     for dates in &groups {
-        let context = inputs::model_context(run, model, dates.as_ref()).await?;
-        let frame = context.sql(&model.sql).await?;
+        let of_date = dates.as_ref().and_then(BTreeSet::first).copied();
+        let mut stream = match (recent, &summed, of_date) {
+            (Some(recent), Some(input), Some(date)) => {
+                let kept = (&recent.partials, &recent.appended);
+                let (stream, partial) = partial::rows_of(run, kept, model, input, date).await?;
+                partials.insert(date, partial);
+                stream
+            }
+            _ => {
+                let context = inputs::model_context(run, model, dates.as_ref()).await?;
+                context.sql(&model.sql).await?.execute_stream().await?
+            }
+        };
         let mut writer = table
             .writer(Arc::clone(&model.schema), &model.partition)
             .with_unique_columns(&unique)
@@ -148,7 +192,6 @@ async fn compute_groups(run: &Run, model: &Model, work: &Work) -> Result<Compute
             writer = writer.keeping(room);
         }
         let mut keys = UniqueKey::new(model);
-        let mut stream = frame.execute_stream().await?;
         while let Some(batch) = stream.try_next().await? {
             let batch = only_dates(&batch, model, dates.as_ref())?;
             rows += batch.num_rows() as u64;
@@ -169,6 +212,7 @@ async fn compute_groups(run: &Run, model: &Model, work: &Work) -> Result<Compute
         Work::Dates(dates) if !is_whole(&table, work) => Change::Replace(partition_keys(dates)),
         _ => Change::ReplaceAll,
     };
+    let num_continued = partials.values().filter(|partial| partial.is_continued).count();
     let commit = Commit {
         change,
         schema: Arc::clone(&model.schema),
@@ -176,10 +220,10 @@ async fn compute_groups(run: &Run, model: &Model, work: &Work) -> Result<Compute
         adds,
         positions,
         once: None,
-        info: json!({"run": run.id, "rows": rows, "fingerprint": model.fingerprint}),
+        info: json!({"run": run.id, "rows": rows, "fingerprint": model.fingerprint, "continued": num_continued}),
         description: model.description.clone(),
     };
-    Ok(Computed { table, commit, rows, num_unchanged: 0, cache })
+    Ok(Computed { table, commit, rows, num_unchanged: 0, num_withheld: 0, cache, appended: None, partials })
 }
 
 /// The rows of the wanted dates. A query that looks back gives more than those, computed from too little.

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::dirty::{self, Work, dates_of, known_dates, readers, stored_table};
 use super::model::describe;
 use super::rerun::Wanted;
-use super::{Run, decisions};
+use super::{Run, decisions, gate};
 use crate::error::{Error, Result};
 use crate::lake::maintain::{location, stored_files};
 use crate::lake::table::{Table, partition_key};
@@ -25,7 +25,7 @@ pub enum Which {
     Stale,
     /// Those that should have rows or files and have none.
     Missing,
-    /// Those that an earlier run has left undone.
+    /// Those that an earlier run has left undone, or that a check withholds.
     Failed,
 }
 
@@ -58,9 +58,13 @@ pub struct Request {
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Plan {
     pub steps: Vec<Step>,
+    /// Of all steps: what could be computed at most, as it is now.
+    pub partitions: usize,
+    pub rows: u64,
+    pub bytes: i64,
     /// Partitions that are asked for and were left to a later call by the limit.
     pub partitions_left: usize,
-    /// As the last run's pace says, where it knows.
+    /// As the pace of past runs says, where they know.
     pub estimated_seconds: Option<f64>,
     #[serde(skip)]
     pub wanted: Wanted,
@@ -119,6 +123,9 @@ pub async fn plan(run: &Run, request: &Request) -> Result<Plan> {
         add_partitions_without_rows(run, request, &mut plan.wanted)?;
     }
     spread(run, request, &mut plan).await?;
+    plan.partitions = plan.steps.iter().map(|step| step.partitions).sum();
+    plan.rows = plan.steps.iter().map(|step| step.rows).sum();
+    plan.bytes = plan.steps.iter().map(|step| step.bytes).sum();
     plan.estimated_seconds = estimate(run, &plan).await?;
     Ok(plan)
 }
@@ -181,11 +188,15 @@ async fn asked(run: &Run, request: &Request) -> Result<Vec<Asked>> {
                 (stale.dates, is_whole)
             }
             Which::Missing => missing(run, model).await?,
-            Which::Failed => match dirty::work(run, model).await? {
-                Work::Nothing => (BTreeSet::new(), false),
-                Work::Whole => (BTreeSet::new(), true),
-                Work::Dates(dates) => (dates, false),
-            },
+            Which::Failed => {
+                let withheld = gate::withheld(run.table(&model.table)?);
+                let dates: BTreeSet<i32> = withheld.iter().filter_map(|withheld| withheld.place).collect();
+                match dirty::work(run, model).await? {
+                    Work::Nothing => (dates, !withheld.is_empty()),
+                    Work::Whole => (dates, true),
+                    Work::Dates(dirty) => (&dirty | &dates, false),
+                }
+            }
         };
         tables.push(model.table.clone());
         match model.is_partitioned() {
@@ -352,29 +363,43 @@ fn size(table: &Table, dates: Option<&BTreeSet<i32>>) -> (u64, i64) {
     files.fold((0, 0), |(rows, bytes), file| (rows + file.num_records(), bytes + file.size))
 }
 
-/// How long the steps took per row in the last run that wrote their tables.
+/// So many rows of one run tell something of a table's pace; fewer tell what planning costs.
+const TELLING_ROWS: f64 = 1000.0;
+
+/// How long the steps take: by the rows per second of the last run that computed as much of their tables, or of any. A
+/// table that no run knows is taken to be as slow as the slowest that one does.
 async fn estimate(run: &Run, plan: &Plan) -> Result<Option<f64>> {
-    let Some(last) = super::runs::last(&run.ledger).await? else {
+    let steps: Vec<&Step> =
+        plan.steps.iter().filter(|step| !step.table.starts_with("quarantine.") && step.rows > 0).collect();
+    let mut paces: BTreeMap<String, (f64, bool)> = BTreeMap::new();
+    let learn = |paces: &mut BTreeMap<String, (f64, bool)>, report: &serde_json::Value| {
+        for step in report["steps"].as_array().into_iter().flatten() {
+            if let (Some(table), Some(rows), Some(seconds)) =
+                (step["table"].as_str(), step["rows"].as_f64(), step["seconds"].as_f64())
+                && rows > 0.0
+                && !paces.get(table).is_some_and(|(_, is_telling)| *is_telling || rows < TELLING_ROWS)
+            {
+                paces.insert(table.to_owned(), (seconds / rows, rows >= TELLING_ROWS));
+            }
+        }
+    };
+    if let Some(past) = super::runs::last(&run.ledger).await? {
+        learn(&mut paces, &past.report);
+    }
+    let is_known = |paces: &BTreeMap<String, (f64, bool)>| {
+        steps.iter().all(|step| paces.get(&step.table).is_some_and(|(_, is_telling)| *is_telling))
+    };
+    if !is_known(&paces) {
+        for past in super::runs::all(&run.ledger).await?.iter().rev() {
+            learn(&mut paces, &past.report);
+        }
+    }
+    let known = steps.iter().filter_map(|step| paces.get(&step.table)).map(|(pace, _)| *pace);
+    let Some(slowest) = known.reduce(f64::max) else {
         return Ok(None);
     };
-    let mut paces: BTreeMap<String, f64> = BTreeMap::new();
-    for step in last.report["steps"].as_array().into_iter().flatten() {
-        if let (Some(table), Some(rows), Some(seconds)) =
-            (step["table"].as_str(), step["rows"].as_f64(), step["seconds"].as_f64())
-            && rows > 0.0
-        {
-            paces.insert(table.to_owned(), seconds / rows);
-        }
-    }
-    let steps = plan.steps.iter().filter(|step| !step.table.starts_with("quarantine."));
-    let mut total = 0.0;
-    for step in steps {
-        match paces.get(&step.table) {
-            Some(pace) => total += pace * step.rows as f64,
-            None => return Ok(None),
-        }
-    }
-    Ok((total > 0.0).then_some(total))
+    let pace = |step: &Step| paces.get(&step.table).map_or(slowest, |(pace, _)| *pace);
+    Ok(Some(steps.iter().map(|step| pace(step) * step.rows as f64).sum()))
 }
 
 /// The name of a table as a person writes it.

@@ -18,12 +18,14 @@ use arrow::array::{AsArray, BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{Date32Type, Int64Type};
 
-use super::decide::{self, Bronze};
+use super::decide::{self, Bronze, Counts};
 use super::dirty::{self, Since, Work};
 use super::ids::{self, Ids};
+use super::partial::Partials;
 use super::row_wise::is_row_wise;
 use super::{Run, inputs, late};
 use crate::error::Result;
+use crate::lake::write::date_text;
 use crate::project::model::{Model, Span};
 use crate::project::source::{Mode, Source};
 use crate::project::sql::TableName;
@@ -67,9 +69,14 @@ impl Part {
     }
 }
 
+/// Rows that commits have appended to models' tables, by table and version, while a refresh goes on.
+pub type Appended = HashMap<(TableName, i64), Vec<RecordBatch>>;
+
 /// What a stream keeps in memory of recent events.
 #[derive(Debug)]
 pub struct Recent {
+    pub(super) partials: Partials,
+    pub(super) appended: Appended,
     ids_bytes: usize,
     sources: HashMap<String, RecentSource>,
     /// Whether a model is row-wise in its source.
@@ -91,18 +98,45 @@ struct RecentSource {
     contested: BTreeSet<i32>,
     /// Rows to append, by date; dates that can't be appended to are left out.
     decided: BTreeMap<i32, Vec<RecordBatch>>,
+    /// Bronze's commits that brought `fresh`.
+    commits: BTreeSet<i64>,
+    /// What was decided of records since the last settle.
+    counted: BTreeMap<i32, Counted>,
+}
+
+/// What was decided of the records of one date that some commits of bronze brought.
+#[derive(Debug, Default)]
+struct Counted {
+    commits: BTreeSet<i64>,
+    counts: Counts,
+    /// A record was refused, or its key was known: what is to be written of that, deciding the whole date says.
+    needs_all: bool,
 }
 
 impl Recent {
     /// `ids_bytes` bounds the known keys in memory.
     pub fn new(ids_bytes: usize) -> Self {
-        Self { ids_bytes, sources: HashMap::new(), row_wise: HashMap::new(), refreshed: HashMap::new() }
+        Self {
+            partials: Partials::default(),
+            appended: HashMap::new(),
+            ids_bytes,
+            sources: HashMap::new(),
+            row_wise: HashMap::new(),
+            refreshed: HashMap::new(),
+        }
     }
 
     /// Rows that bronze has just got; `None` where there were too many to keep.
-    pub(super) fn keep(&mut self, source: &Source, batch_id: i64, rows: Option<Vec<RecordBatch>>) {
+    pub(super) fn keep(
+        &mut self,
+        source: &Source,
+        batch_id: i64,
+        commit: i64,
+        rows: Option<Vec<RecordBatch>>,
+    ) {
         let of_source = self.sources.entry(source.name.clone()).or_default();
         of_source.first_batch.get_or_insert(batch_id);
+        of_source.commits.insert(commit);
         match rows {
             Some(rows) => of_source.fresh.extend(rows),
             None => of_source.has_gap = true,
@@ -117,13 +151,16 @@ impl Recent {
     /// Everything is computed: nothing waits and nothing is contested. Known keys stay known.
     pub(super) fn settle(&mut self) {
         self.refreshed.clear();
+        self.appended.clear();
         for source in self.sources.values_mut() {
             source.contested.clear();
+            source.counted.clear();
             source.end_refresh();
         }
     }
 
     pub(super) fn end_refresh(&mut self) {
+        self.appended.clear();
         for source in self.sources.values_mut() {
             source.end_refresh();
         }
@@ -133,6 +170,8 @@ impl Recent {
     pub(super) fn forget(&mut self) {
         self.sources.clear();
         self.refreshed.clear();
+        self.appended.clear();
+        self.partials.forget();
     }
 }
 
@@ -143,6 +182,7 @@ impl RecentSource {
             self.ids.clear();
         }
         self.fresh.clear();
+        self.commits.clear();
         self.decided.clear();
         self.first_batch = None;
         self.has_gap = false;
@@ -172,6 +212,7 @@ pub async fn decide_fresh(run: &mut Run, from: i32) -> Result<()> {
     let Some(mut recent) = run.recent.take() else {
         return Ok(());
     };
+    recent.partials.forget_before(from);
     let mut decided = Ok(());
     for source in run.project.sources.iter().filter(|source| source.mode == Mode::Events) {
         if let Some(of_source) = recent.sources.get_mut(&source.name) {
@@ -199,6 +240,7 @@ async fn decide_source(
         return Ok(());
     }
     let fresh = std::mem::take(&mut of_source.fresh);
+    let commits = std::mem::take(&mut of_source.commits);
     let Some(first_batch) = of_source.first_batch.take() else {
         return Ok(());
     };
@@ -225,6 +267,14 @@ async fn decide_source(
     let batches = Arc::new(rows.iter().map(|(batch, _)| batch.clone()).collect::<Vec<_>>());
     let bronze = Bronze { table: run.bronze_of(&source.name)?, cached: Some(batches) };
     let decided = decide::decide(&context, source, bronze, None, run.discards_of(source)).await?;
+    for (date, counts) in &decided.counts {
+        if let Some(date) = date {
+            let counted = of_source.counted.entry(*date).or_default();
+            counted.commits.extend(&commits);
+            counted.counts.add(counts);
+            counted.needs_all |= counts.quarantined.records > 0;
+        }
+    }
     let mut rejected: HashMap<&str, HashSet<i64>> = HashMap::new();
     for (file, line) in decided.rejected.values().flatten() {
         rejected.entry(file.as_ref()).or_default().insert(*line);
@@ -243,6 +293,7 @@ async fn decide_source(
             let is_known = of_source.ids.get(&date).is_some_and(|ids| ids.contains(*key));
             if is_known {
                 of_source.contested.insert(date);
+                of_source.counted.entry(date).or_default().needs_all = true;
             }
             let is_rejected =
                 rejected.get(files.value(row)).is_some_and(|rejected| rejected.contains(&lines.value(row)));
@@ -268,6 +319,32 @@ async fn decide_source(
     }
     of_source.keep_within(ids_bytes);
     Ok(())
+}
+
+/// What was decided of a source's records since the ledger's decisions were at `consumed` of bronze, for those of `dates`
+/// of which nothing else has changed: it is added to what the ledger has.
+///
+/// # Errors
+/// Those of the log.
+pub async fn counted_since(
+    run: &Run,
+    source: &Source,
+    dates: &BTreeSet<i32>,
+    consumed: i64,
+) -> Result<BTreeMap<i32, Counts>> {
+    let mut found = BTreeMap::new();
+    let Some(of_source) = run.recent.as_ref().and_then(|recent| recent.sources.get(&source.name)) else {
+        return Ok(found);
+    };
+    let bronze = run.bronze_of(&source.name)?;
+    for (date, counted) in of_source.counted.iter().filter(|(date, _)| dates.contains(date)) {
+        let commits = bronze.commits_to(&date_text(*date), consumed).await?;
+        let are_all = commits.is_some_and(|commits| commits.iter().all(|c| counted.commits.contains(c)));
+        if are_all && !counted.needs_all {
+            found.insert(*date, counted.counts.clone());
+        }
+    }
+    Ok(found)
 }
 
 impl RecentSource {

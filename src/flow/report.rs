@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::Run;
 use super::balance::BalanceRow;
 use super::bronze::FileReport;
 use super::checks::CheckResult;
@@ -14,8 +13,10 @@ use super::landing::Pending;
 use super::model::{Computed, describe};
 use super::recent::Part;
 use super::serving::Publication;
+use super::{Run, balance, check_history, gate};
 use crate::error::Result;
 use crate::ledger;
+use crate::project::fingerprint;
 use crate::project::model::Model;
 use crate::project::source::Source;
 use crate::telemetry::counted;
@@ -31,9 +32,13 @@ pub struct Report {
     pub steps: Vec<Step>,
     pub warnings: BTreeMap<String, u64>,
     pub checks: Vec<CheckResult>,
+    /// What checks keep out of the tables that they guard, whichever run withheld it.
+    pub withheld: Vec<gate::Told>,
     pub balance: Vec<BalanceRow>,
     /// What was published; known after the run has closed its books, so the ledger does not have it.
     pub published: Vec<Publication>,
+    /// How long that took, connecting to the store too.
+    pub publishing_seconds: f64,
     /// What a person must look at; the exit code says so.
     pub problems: Vec<String>,
     pub commits: usize,
@@ -65,6 +70,8 @@ pub struct Step {
     pub files: usize,
     /// Partitions that were computed again, came out as they were and were left as they are.
     pub unchanged: usize,
+    /// Partitions that were computed and that a check keeps out.
+    pub withheld: usize,
     #[serde(skip)]
     pub warnings: BTreeMap<String, u64>,
 }
@@ -90,6 +97,7 @@ impl Step {
             late: source.watermark_delay.map(|_| files.iter().map(|file| file.late.records).sum()),
             files: files.len(),
             unchanged: 0,
+            withheld: 0,
             warnings,
         }
     }
@@ -111,6 +119,7 @@ impl Step {
             late: None,
             files: 0,
             unchanged: computed.num_unchanged,
+            withheld: computed.num_withheld,
             warnings: BTreeMap::new(),
         }
     }
@@ -122,6 +131,7 @@ impl Step {
         self.seconds += later.seconds;
         self.finished = later.finished;
         self.files += later.files;
+        self.withheld = later.withheld;
         self.scope = match self.landed {
             Some(_) => counted(self.files, "file"),
             None => later.scope,
@@ -150,8 +160,10 @@ impl Report {
             steps: Vec::new(),
             warnings: BTreeMap::new(),
             checks: Vec::new(),
+            withheld: Vec::new(),
             balance: Vec::new(),
             published: Vec::new(),
+            publishing_seconds: 0.0,
             problems: Vec::new(),
             commits: 0,
             seconds: 0.0,
@@ -199,10 +211,23 @@ impl Report {
                 row.amount(row.difference)
             )
         }));
-        found.extend(self.failed_checks().map(|check| {
-            format!("the check `{}` found {} rows: {}", check.name, check.rows, check.description)
-        }));
+        found.extend(self.failed_checks().map(ToString::to_string));
+        found.extend(self.withheld.iter().map(ToString::to_string));
         found
+    }
+
+    /// Whether checks have ended otherwise than when the books were closed last.
+    pub(super) async fn has_other_checks(&self, run: &Run) -> Result<bool> {
+        Ok(!self.checks.is_empty()
+            && check_history::is_news(&self.checks, &check_history::last(&run.ledger).await?))
+    }
+
+    /// Whether the balance is another than when the books were closed last.
+    pub(super) async fn has_other_balance(&self, run: &Run) -> Result<bool> {
+        let of_lake = |rows: &[BalanceRow]| -> Vec<BalanceRow> {
+            rows.iter().filter(|row| row.scope == "lake").cloned().collect()
+        };
+        Ok(of_lake(&self.balance) != of_lake(&balance::stored(run).await?))
     }
 
     /// What has changed since partitions were computed: models, and the rules that decide over records.
@@ -223,6 +248,19 @@ impl Report {
             );
             self.warnings.insert(name, dates.len() as u64);
         }
+        Ok(())
+    }
+
+    /// Appends the report to the ledger as it is, and leaves checks and balance open: the next run closes them.
+    pub(super) async fn note(&mut self, run: &mut Run) -> Result<()> {
+        if run.num_commits == 0 {
+            return Ok(());
+        }
+        self.commits = run.num_commits + 1;
+        self.seconds = self.started.elapsed().as_secs_f64();
+        let row = super::runs::row(run, "done", self.commits, &serde_json::to_string(self)?)?;
+        ledger::append(&mut run.ledger.runs, &row, None).await?;
+        run.num_commits += 1;
         Ok(())
     }
 
@@ -247,6 +285,7 @@ impl Report {
                 self.warnings.insert(name, records);
             }
         }
+        check_history::record(run, &self.checks).await?;
         self.commits = run.num_commits + 2;
         self.seconds = self.started.elapsed().as_secs_f64();
         let has_failed = !self.verdict().is_empty();
@@ -264,6 +303,7 @@ impl Report {
         let must_return =
             self.failed_checks().next().is_some() || self.balance.iter().any(|row| row.difference != 0);
         runs.positions.insert(UNSETTLED.to_owned(), i64::from(must_return));
+        runs.positions.insert(CHECKS.to_owned(), form_of_checks(run));
         run.ledger.balances.commit(&balances).await?;
         run.ledger.runs.commit(&runs).await?;
         run.num_commits += 2;
@@ -277,33 +317,56 @@ const ZONES: &str = "zones";
 /// Whether the last run left something to look at again.
 const UNSETTLED: &str = "unsettled";
 
+/// With which form of the project's checks the last run has closed.
+const CHECKS: &str = "checks";
+
+fn form_of_checks(run: &Run) -> i64 {
+    let all = run.project.checks.iter().map(|check| check.fingerprint.as_str());
+    fingerprint::position(&fingerprint::of_all(all))
+}
+
 /// The versions that a run has closed with.
 fn positions(run: &Run) -> BTreeMap<String, i64> {
     run.zone_tables().map(|table| (table.name().to_owned(), table.version())).collect()
 }
 
-/// Whether the last run has closed with the tables as they are: balance and checks speak of them and found nothing.
+/// How the last run has left the ledger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Books {
+    /// Checks and balance speak of the tables as they are, and found nothing.
+    Closed,
+    /// They do, and a person has to look at what they found.
+    Unsettled,
+    /// They speak of other tables, or of other checks.
+    Open,
+}
+
+/// How the last run has left the ledger.
 ///
 /// # Errors
 /// The store's.
-pub(super) async fn is_closed(run: &Run) -> Result<bool> {
+pub(super) async fn books(run: &Run) -> Result<Books> {
     let runs = &run.ledger.runs;
     if run.zone_tables().all(|table| table.version() < 0) {
-        return Ok(true);
+        return Ok(Books::Closed);
     }
-    if runs.position(UNSETTLED) != Some(0) {
-        return Ok(false);
+    if runs.position(CHECKS) != Some(form_of_checks(run)) {
+        return Ok(Books::Open);
     }
     for table in run.zone_tables().filter(|table| table.version() >= 0) {
         let Some(known) = runs.position(table.name()) else {
-            return Ok(false);
+            return Ok(Books::Open);
         };
         // a compaction since then has changed no row
         if known != table.version()
             && table.changed_since(known, 1).await?.is_none_or(|changed| !changed.is_empty())
         {
-            return Ok(false);
+            return Ok(Books::Open);
         }
     }
-    Ok(true)
+    Ok(match runs.position(UNSETTLED) {
+        Some(0) => Books::Closed,
+        Some(_) => Books::Unsettled,
+        None => Books::Open,
+    })
 }

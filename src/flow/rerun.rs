@@ -16,7 +16,7 @@ use super::decide::hashes;
 use super::dirty::{self, Work};
 use super::model::Computed;
 use super::recent::Part;
-use super::{Run, decisions};
+use super::{Run, decisions, gate};
 use crate::error::Result;
 use crate::lake::log::Add;
 use crate::lake::maintain::location;
@@ -71,6 +71,10 @@ pub async fn part(run: &Run, model: &Model) -> Result<Part> {
                 _ => true,
             };
             Part { work: asked, append: None, leaves_some }
+        }
+        (_, Work::Dates(mut asked), false) => {
+            asked.extend(gate::to_retry(run, model, true).await?.unwrap_or_default());
+            Part::all(Work::Dates(asked))
         }
         (_, asked, false) => Part::all(asked),
     })

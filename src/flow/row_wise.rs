@@ -45,19 +45,23 @@ pub fn is_row_wise(plan: &LogicalPlan, input: &TableName) -> bool {
 }
 
 fn reads(plan: &LogicalPlan, input: &TableName) -> bool {
-    let mut found = false;
+    // a plan that can't be walked is taken for one that reads
+    num_scans(plan, input) != Some(0)
+}
+
+/// How often the plan reads `input`; `None` where it can't be walked.
+pub fn num_scans(plan: &LogicalPlan, input: &TableName) -> Option<usize> {
+    let mut found = 0;
     let walked = plan.apply_with_subqueries(|node| {
         if let LogicalPlan::TableScan(scan) = node
             && scan.table_name.schema() == Some(&input.schema)
             && scan.table_name.table() == input.table
         {
-            found = true;
-            return Ok(TreeNodeRecursion::Stop);
+            found += 1;
         }
         Ok(TreeNodeRecursion::Continue)
     });
-    // a plan that can't be walked is taken for one that reads
-    found || walked.is_err()
+    walked.ok().map(|_| found)
 }
 
 fn subqueries_read(plan: &LogicalPlan, input: &TableName) -> bool {

@@ -175,9 +175,7 @@ impl Run {
             needed.extend(model.inputs.keys().map(|input| dirty::stored_table(input).to_string()));
         }
         for check in &self.project.checks {
-            let inputs =
-                crate::project::sql::inputs(&check.sql).map_err(|(_, message)| Error::project(message))?;
-            needed.extend(inputs.iter().map(ToString::to_string));
+            needed.extend(check.reads.iter().map(ToString::to_string));
         }
         let mut caches = self.caches.write().unwrap_or_else(PoisonError::into_inner);
         caches.retain(|table, _| needed.contains(table));
@@ -283,8 +281,10 @@ impl Run {
     /// # Errors
     /// The stores'.
     pub async fn reopen(&mut self) -> Result<()> {
-        self.open_tables().await?;
+        // the ledger first, as a run opens them: what it says was taken in is then in the tables
         self.ledger = Ledger::open(&self.lake).await?;
+        self.open_tables().await?;
+        self.discards = interventions::discards(&self.ledger).await?;
         if let Some(recent) = &mut self.recent {
             recent.forget();
         }
@@ -304,12 +304,48 @@ impl Run {
             opening.push(open_table(&lake, model.table.clone()));
         }
         while let Some(opened) = opening.next().await {
-            let (name, table) = opened?;
-            match name.schema.as_str() {
-                zone::BRONZE => self.bronze.insert(name.table, table),
-                zone::QUARANTINE => self.quarantine.insert(name.table, table),
-                _ => self.models.insert(name, table),
-            };
+            self.keep_open(opened?);
+        }
+        drop(opening);
+        self.catch_up().await
+    }
+
+    fn keep_open(&mut self, (name, table): (TableName, Table)) {
+        match name.schema.as_str() {
+            zone::BRONZE => self.bronze.insert(name.table, table),
+            zone::QUARANTINE => self.quarantine.insert(name.table, table),
+            _ => self.models.insert(name, table),
+        };
+    }
+
+    /// Beside a writer a table may have consumed what came after its input was opened: such an input is opened again.
+    async fn catch_up(&mut self) -> Result<()> {
+        const LOOKS: usize = 3;
+        for _ in 0..LOOKS {
+            let mut older = BTreeSet::new();
+            for model in self.project.stored_models() {
+                let table = self.table(&model.table)?;
+                for (name, version) in dirty::positions(self, model)? {
+                    if table.position(&name).is_some_and(|consumed| consumed > version) {
+                        older.extend(TableName::parse(&name));
+                    }
+                }
+            }
+            for source in &self.project.sources {
+                let name = TableName::new(zone::BRONZE, &source.name);
+                let consumed = self.ledger.decisions.position(&name.to_string());
+                if consumed.is_some_and(|consumed| self.table(&name).is_ok_and(|it| it.version() < consumed))
+                {
+                    older.insert(name);
+                }
+            }
+            if older.is_empty() {
+                break;
+            }
+            for name in older {
+                let opened = open_table(&self.lake, name).await?;
+                self.keep_open(opened);
+            }
         }
         Ok(())
     }
@@ -348,18 +384,23 @@ impl Run {
 
     /// Rows per date of a table's current version.
     pub fn rows_by_date(&self, name: &TableName) -> Result<BTreeMap<i32, u64>> {
-        let mut rows = BTreeMap::new();
-        if let Some(snapshot) = self.table(name)?.snapshot() {
-            let columns = &snapshot.metadata.partition_columns;
-            for file in snapshot.files.values() {
-                let key = partition_key(columns, &file.partition_values, 1);
-                for date in dirty::dates_of(BTreeSet::from([key])) {
-                    *rows.entry(date).or_default() += file.num_records();
-                }
+        Ok(rows_by_date(self.table(name)?))
+    }
+}
+
+/// Rows per date, as the log says.
+pub(super) fn rows_by_date(table: &Table) -> BTreeMap<i32, u64> {
+    let mut rows = BTreeMap::new();
+    if let Some(snapshot) = table.snapshot() {
+        let columns = &snapshot.metadata.partition_columns;
+        for file in snapshot.files.values() {
+            let key = partition_key(columns, &file.partition_values, 1);
+            for date in dirty::dates_of(BTreeSet::from([key])) {
+                *rows.entry(date).or_default() += file.num_records();
             }
         }
-        Ok(rows)
     }
+    rows
 }
 
 async fn open_table(lake: &Lake, name: TableName) -> Result<(TableName, Table)> {

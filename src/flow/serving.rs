@@ -14,21 +14,24 @@ use futures::{StreamExt, TryStreamExt};
 use serde::Serialize;
 
 pub use self::compare::{Difference, Kind, Reconciled, reconcile};
-use self::rows::{History, load, ranges};
+use self::rows::{History, RANGE_ROWS, load, ranges};
 use super::Run;
-use crate::error::{During, Error, Result};
+use crate::error::{During, Error, ErrorKind, Result};
 use crate::lake::table::Table;
 use crate::project::mart::Mart;
-use crate::store::ServingStore;
 use crate::store::encode::IsWanted;
 use crate::store::rows::{Partition, TokenRange};
 use crate::store::state::{Claim, GoldVersion, Published, State};
+use crate::store::{Census, ServingStore};
 
 /// Marts that are published at the same time: one is read while the other is written.
 const CONCURRENT_MARTS: usize = 2;
 
 /// Partitions of a mart that are under way; how many requests really are is for the store to say.
 const CONCURRENT_PARTITIONS: usize = 128;
+
+/// Rows that a store counts at once.
+const CENSUS_ROWS: u64 = 50_000;
 
 /// Another publisher can be faster this often.
 const MAX_ATTEMPTS: usize = 20;
@@ -45,6 +48,9 @@ pub struct Publication {
     /// Why, for people.
     pub what: String,
     pub seconds: f64,
+    /// Of everything that was asked for: why the store holds something else all the same, and what to do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub obstacle: Option<String>,
 }
 
 /// How much is published.
@@ -84,6 +90,9 @@ pub async fn publish(
     run.progress.stage("gold → serving");
     let work: Vec<bool> = futures::stream::iter(marts)
         .map(|mart| async move {
+            if scope.is_full {
+                return Ok(run.table(&mart.gold())?.snapshot().is_some());
+            }
             let look = async {
                 let table = run.table(&mart.gold())?;
                 let Some(gold) = gold_version(table).await? else {
@@ -129,7 +138,14 @@ async fn publish_mart(
         return Ok(None);
     };
     for _ in 0..MAX_ATTEMPTS {
-        let state = store.state(mart).await?;
+        let state = match store.state(mart).await {
+            Err(error) if scope.is_full && error.kind() == ErrorKind::Data => {
+                tracing::warn!("{error}");
+                store.forget(mart).await?;
+                None
+            }
+            state => state?,
+        };
         let work = decide(table, store, mart, &gold, state.as_ref(), scope).await?;
         let (chain, mut why) = match &work {
             Work::Nothing => return Ok(None),
@@ -178,8 +194,9 @@ async fn publish_mart(
             removed: 0,
             what: why,
             seconds: 0.0,
+            obstacle: None,
         };
-        for range in ranges(table) {
+        for range in ranges(table, RANGE_ROWS) {
             let partitions = changed_partitions(run, store, mart, &history, range, is_whole, is_new).await?;
             replace_all(run, store, mart, &partitions, at, is_new, &mut written).await?;
         }
@@ -193,15 +210,57 @@ async fn publish_mart(
             rows: table.num_records(),
         };
         let finished = State { at, published: Some(published), claims: Vec::new() };
-        if !store.advance(mart, Some(at), &finished).await? {
+        let is_newest = store.advance(mart, Some(at), &finished).await?;
+        if !is_newest {
             tracing::info!("a newer run is publishing `{}`", mart.name);
         }
         crate::failpoint::hit(&format!("published {}", mart.name));
+        if scope.is_full && is_newest {
+            written.obstacle = obstacle(run, store, mart, at).await?;
+        }
         written.seconds = begun.elapsed().as_secs_f64();
         // a compaction is a new version with the same rows
-        return Ok((written.partitions > 0).then_some(written));
+        return Ok((written.partitions > 0 || written.obstacle.is_some()).then_some(written));
     }
     Err(Error::conflict("other publishers were faster again and again; publish again later"))
+}
+
+/// Why the store holds something else than what was written wholly as of `at`, if it does.
+async fn obstacle(run: &Run, store: &dyn ServingStore, mart: &Mart, at: i64) -> Result<Option<String>> {
+    let table = run.table(&mart.gold())?;
+    let held = census(store, mart, table).await?;
+    let obstacle = match held.latest {
+        Some(latest) if latest > at => later_writes(mart, Some(latest)),
+        _ if held.rows == table.num_records() => return Ok(None),
+        _ => format!(
+            "`{name}` has {} rows and gold has {}; `medallion reconcile {name}` names those that differ, and where there are \
+             none, rows of gold share a key",
+            held.rows,
+            table.num_records(),
+            name = mart.name
+        ),
+    };
+    // unless it is what another publisher has written since
+    let state = store.state(mart).await?;
+    Ok(state.is_some_and(|state| state.at == at).then_some(obstacle))
+}
+
+async fn census(store: &dyn ServingStore, mart: &Mart, table: &Table) -> Result<Census> {
+    let mut held = Census::default();
+    for range in ranges(table, CENSUS_ROWS) {
+        held += store.census(mart, range).await?;
+    }
+    Ok(held)
+}
+
+/// What to do about rows that no write of ours prevails over; `latest` is their time, where it is known.
+fn later_writes(mart: &Mart, latest: Option<i64>) -> String {
+    let time = latest.and_then(chrono::DateTime::from_timestamp_micros);
+    let time = time.map(|time| format!(" ({})", time.format("%FT%TZ"))).unwrap_or_default();
+    format!(
+        "`{name}` has rows that somebody wrote or deleted as of a later time than now{time}, and the later time wins;          `truncate {name}` in cassandra, then `medallion publish --full {name}`",
+        name = mart.name
+    )
 }
 
 /// The mart's version in the lake; `None` before its first.
@@ -283,6 +342,41 @@ async fn decide(
         return Ok(Work::Nothing);
     }
     Ok(Work::Changes(known_versions(gold, Some(state))))
+}
+
+/// How what the store holds of a mart stands to gold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It is gold's newest version.
+    Current,
+    /// It is an earlier one, or was written by another form of the mart.
+    Behind,
+    /// A publication was begun and is not finished.
+    Unfinished,
+    Never,
+    /// Another lake's, or a later state of this one.
+    Foreign,
+}
+
+/// Judges what the store says of a mart, without asking it anything more.
+///
+/// # Errors
+/// The lake's.
+pub async fn standing(table: &Table, mart: &Mart, state: Option<&State>) -> Result<Standing> {
+    let (Some(state), Some(gold)) = (state, gold_version(table).await?) else {
+        return Ok(Standing::Never);
+    };
+    let known = state.published.iter().map(|published| &published.gold);
+    for known in known.chain(state.claims.iter().map(|claim| &claim.gold)) {
+        if matches!(is_history(table, &gold, known).await?, Relation::Foreign) {
+            return Ok(Standing::Foreign);
+        }
+    }
+    Ok(match (&state.published, state.claims.is_empty()) {
+        _ if state.holds(&gold, &mart.fingerprint()) => Standing::Current,
+        (Some(_), true) => Standing::Behind,
+        _ => Standing::Unfinished,
+    })
 }
 
 /// How a version that the store knows stands to ours.

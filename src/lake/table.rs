@@ -150,29 +150,51 @@ impl Table {
     /// The store's.
     pub async fn changed_since(&self, version: i64, depth: usize) -> Result<Option<BTreeSet<PartitionKey>>> {
         let mut changed = BTreeSet::new();
-        let Some(snapshot) = &self.snapshot else {
-            return Ok(Some(changed));
-        };
-        let columns = &snapshot.metadata.partition_columns;
-        for entry in version + 1..=snapshot.version {
-            if self.remembered(entry).is_none() {
-                let store = self.lake.store();
-                let Ok(actions) = log::read_entry(store.as_ref(), &self.root, entry).await else {
-                    return Ok(None);
-                };
-                self.remember(entry, changed_partitions(columns, &actions));
-            }
-            match self.remembered(entry) {
-                Some(Some(keys)) => {
-                    changed.extend(keys.into_iter().map(|mut key| {
-                        key.truncate(depth);
-                        key
-                    }));
-                }
-                _ => return Ok(None),
-            }
+        for entry in version + 1..=self.version() {
+            let Some(keys) = self.changed_by(entry).await? else {
+                return Ok(None);
+            };
+            changed.extend(keys.into_iter().map(|mut key| {
+                key.truncate(depth);
+                key
+            }));
         }
         Ok(Some(changed))
+    }
+
+    /// Commits after `version` that changed rows of a value of the first partition column. `None` where the log no longer
+    /// reaches back.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn commits_to(&self, value: &str, version: i64) -> Result<Option<Vec<i64>>> {
+        let mut commits = Vec::new();
+        for entry in version + 1..=self.version() {
+            let Some(keys) = self.changed_by(entry).await? else {
+                return Ok(None);
+            };
+            if keys.iter().any(|key| key.first().and_then(Option::as_deref) == Some(value)) {
+                commits.push(entry);
+            }
+        }
+        Ok(Some(commits))
+    }
+
+    /// The partitions whose rows a commit changed; `None` where the log does not say.
+    async fn changed_by(&self, version: i64) -> Result<Option<BTreeSet<PartitionKey>>> {
+        if let Some(known) = self.remembered(version) {
+            return Ok(known);
+        }
+        let Some(snapshot) = &self.snapshot else {
+            return Ok(Some(BTreeSet::new()));
+        };
+        let store = self.lake.store();
+        let Ok(actions) = log::read_entry(store.as_ref(), &self.root, version).await else {
+            return Ok(None);
+        };
+        let changed = changed_partitions(&snapshot.metadata.partition_columns, &actions);
+        self.remember(version, changed.clone());
+        Ok(changed)
     }
 
     fn remembered(&self, version: i64) -> Option<Option<BTreeSet<PartitionKey>>> {
@@ -228,6 +250,30 @@ impl Table {
     #[must_use]
     pub fn with_snapshot(&self, snapshot: Option<Snapshot>) -> Table {
         Table { snapshot: snapshot.map(Arc::new), ..self.clone() }
+    }
+
+    /// The table as it would be after `commit`: for reading only.
+    ///
+    /// # Errors
+    /// As [`Table::commit`], where the commit does not fit the table.
+    pub fn after(&self, commit: &Commit) -> Result<Table> {
+        // what may never be committed is not to be remembered
+        let mut after = Table { changes: Arc::default(), ..self.clone() };
+        after.advance(self.version() + 1, self.actions(commit, "")?);
+        Ok(after)
+    }
+
+    /// Whether rows of `schema` can stand beside those that are there.
+    ///
+    /// # Errors
+    /// `Data` where the table's schema is damaged.
+    pub fn takes(&self, schema: &SchemaRef, partition: &[String]) -> Result<bool> {
+        let Some(snapshot) = &self.snapshot else {
+            return Ok(true);
+        };
+        let is_same = snapshot.metadata.schema_string == schema::to_delta(schema)?;
+        let is_same_partition = snapshot.metadata.partition_columns == partition;
+        Ok(is_same_partition && (is_same || self.is_widening(schema, partition)?))
     }
 
     /// A table of the same place that holds `files` of `snapshot` only.
@@ -348,7 +394,7 @@ impl Table {
                     || snapshot.metadata.partition_columns != commit.partition =>
             {
                 let is_whole = matches!(commit.change, Change::ReplaceAll | Change::Swap(_));
-                if !is_whole && !self.is_widening(commit)? {
+                if !is_whole && !self.is_widening(&commit.schema, &commit.partition)? {
                     let remedy = match self.root.as_ref().starts_with(zone::BRONZE) {
                         true => "bronze is never rewritten: give the column a new name or begin a new lake",
                         false => "run with `--full-refresh`",
@@ -386,18 +432,16 @@ impl Table {
     }
 
     /// Appending columns at the end of the file columns keeps old files readable: they read as null.
-    fn is_widening(&self, commit: &Commit) -> Result<bool> {
+    fn is_widening(&self, schema: &SchemaRef, partition: &[String]) -> Result<bool> {
         let Some(old) = self.schema()? else {
             return Ok(true);
         };
         let kept = old.fields().iter().all(|field| {
-            let same = commit.schema.field_with_name(field.name());
+            let same = schema.field_with_name(field.name());
             same.is_ok_and(|same| same.data_type() == field.data_type())
         });
-        let same_partition = self
-            .snapshot
-            .as_ref()
-            .is_some_and(|snapshot| snapshot.metadata.partition_columns == commit.partition);
+        let same_partition =
+            self.snapshot.as_ref().is_some_and(|snapshot| snapshot.metadata.partition_columns == partition);
         Ok(kept && same_partition)
     }
 

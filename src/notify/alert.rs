@@ -1,6 +1,6 @@
 //! Conditions, which hold or do not, and the alerts that are made of them when they begin and when they end.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
@@ -29,9 +29,9 @@ pub struct Observation {
     pub run_id: Option<i64>,
     pub command: String,
     pub conditions: Vec<Condition>,
-    /// Beginnings of keys of which `conditions` holds all that there are: an open alert of another such key is over
-    /// because nobody asks for it any more.
-    pub complete: BTreeSet<&'static str>,
+    /// Keys that there are, by their beginning: an open alert of another key that begins so is over because nobody asks for
+    /// it any more.
+    pub known: BTreeMap<&'static str, BTreeSet<String>>,
 }
 
 /// What every alert says of where it comes from.

@@ -22,9 +22,10 @@ use self::alert::{About, Observation};
 use self::openlineage::Emitter;
 use self::sender::Sender;
 use crate::error::{Error, ErrorKind, Result};
-use crate::flow::Run;
+use crate::flow::checks::CheckResult;
 use crate::flow::report::Report;
 use crate::flow::serving::Publication;
+use crate::flow::{Run, gate};
 use crate::project::alerts::{AlertKind, Declared};
 use crate::store::cassandra::Target;
 
@@ -33,8 +34,8 @@ pub use self::sender::{Delivery, Destination, destinations, test};
 /// A command waits so long for its last messages.
 pub const LAST_WAIT: Duration = Duration::from_secs(25);
 
-/// One that was told to end waits no longer than this.
-const SHORT_WAIT: Duration = Duration::from_secs(5);
+/// One that was told to end waits no longer than this: the process ends soon after.
+const SHORT_WAIT: Duration = Duration::from_secs(1);
 
 /// What a command tells others. Nothing, and at no cost, where the project declares nobody to be told.
 #[derive(Clone, Default)]
@@ -153,7 +154,7 @@ impl Telling {
         let Some(alerts) = &self.alerts else {
             return;
         };
-        let mut observation = conditions::of_report(report);
+        let mut observation = conditions::of_report(&run.project, report);
         observation.run_id = Some(report.run_id);
         observation.command.clone_from(&report.command);
         // a command that still works tells at its end how it ended
@@ -162,6 +163,21 @@ impl Telling {
         }
         observation.conditions.extend(more);
         self.observe(observation);
+        self.look_at_freshness(run).await;
+    }
+
+    /// What a monitor has found that no run has told: the clock alone can do that.
+    pub async fn looked_at(&self, run: &Run, by_the_clock: &[CheckResult]) {
+        let Some(alerts) = &self.alerts else {
+            return;
+        };
+        match gate::tell(run) {
+            Ok(withheld) => {
+                let found = conditions::of_checks(&run.project, by_the_clock, &withheld);
+                self.observe(Observation { command: alerts.command.to_owned(), ..found });
+            }
+            Err(error) => tracing::warn!(%error, "what is withheld could not be looked at"),
+        }
         self.look_at_freshness(run).await;
     }
 

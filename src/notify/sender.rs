@@ -151,9 +151,10 @@ impl Destination {
             run_id: observed.run_id,
             command: observed.command.clone(),
         };
-        let wanted = observed.conditions.iter().filter(|condition| condition.is_of(&self.on));
-        wanted
+        let conditions = observed.conditions.iter();
+        conditions
             .filter_map(|condition| match self.open.get(&condition.key) {
+                None if !condition.is_of(&self.on) => None,
                 _ if condition.is_event => condition.is_bad.then(|| alert(State::Notice, condition, &time)),
                 None => condition.is_bad.then(|| alert(State::Firing, condition, &time)),
                 Some(open) => (!condition.is_bad).then(|| alert(State::Resolved, condition, &open.since)),
@@ -197,10 +198,8 @@ impl Destination {
 
     /// Checks and objectives that the project no longer has.
     async fn forget_gone(&mut self, memory: Option<&Memory>, observed: &Observation) {
-        let asked: BTreeSet<&str> =
-            observed.conditions.iter().map(|condition| condition.key.as_str()).collect();
         let is_gone = |key: &&String| {
-            !asked.contains(key.as_str()) && observed.complete.iter().any(|prefix| key.starts_with(prefix))
+            observed.known.iter().any(|(prefix, known)| key.starts_with(prefix) && !known.contains(*key))
         };
         let gone: Vec<String> = self.open.keys().filter(is_gone).cloned().collect();
         for key in gone {

@@ -2,7 +2,8 @@
 //!
 //! The DDL tells the order in which Cassandra returns rows, so that gold can answer a question in the same order.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 /// A serving table as its DDL declares it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +16,33 @@ pub struct ServingTable {
     pub clustering: Vec<(String, bool)>,
     /// Seconds that a row lives after it was written (`default_time_to_live`); none: for good.
     pub ttl: Option<u32>,
+    /// The other options behind `with`, such as `compaction`.
+    pub options: BTreeMap<String, TableOption>,
+}
+
+/// The value of a table's option.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TableOption {
+    /// A number or word, as it is written.
+    Word(String),
+    /// A literal, without its quotes.
+    Text(String),
+    Map(BTreeMap<String, String>),
+}
+
+impl fmt::Display for TableOption {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let quoted = |text: &String| format!("'{}'", text.replace('\'', "''"));
+        match self {
+            TableOption::Word(word) => f.write_str(word),
+            TableOption::Text(text) => f.write_str(&quoted(text)),
+            TableOption::Map(entries) => {
+                let entries =
+                    entries.iter().map(|(key, value)| format!("{}: {}", quoted(key), quoted(value)));
+                write!(f, "{{{}}}", entries.collect::<Vec<_>>().join(", "))
+            }
+        }
+    }
 }
 
 impl ServingTable {
@@ -33,7 +61,8 @@ impl ServingTable {
 enum Token {
     Word(String),
     Mark(char),
-    Text,
+    /// A literal, without its quotes.
+    Text(String),
 }
 
 /// Words, marks and string literals, without comments.
@@ -46,9 +75,9 @@ fn tokens(text: &str) -> Vec<Token> {
         } else if rest.starts_with("/*") {
             rest = rest.split_once("*/").map_or("", |(_, after)| after);
         } else if first == '\'' {
-            let end = rest[1..].find('\'').map_or(rest.len(), |at| at + 2);
-            found.push(Token::Text);
-            rest = &rest[end..];
+            let (text, behind) = literal(&rest[1..]);
+            found.push(Token::Text(text));
+            rest = behind;
         } else if first.is_alphanumeric() || first == '_' {
             let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
             found.push(Token::Word(rest[..end].to_lowercase()));
@@ -61,6 +90,23 @@ fn tokens(text: &str) -> Vec<Token> {
         }
     }
     found
+}
+
+/// The text up to the closing quote, and what is behind it; a quote inside is written twice.
+fn literal(mut rest: &str) -> (String, &str) {
+    let mut text = String::new();
+    while let Some((before, behind)) = rest.split_once('\'') {
+        text.push_str(before);
+        rest = behind;
+        match rest.strip_prefix('\'') {
+            Some(behind) => {
+                text.push('\'');
+                rest = behind;
+            }
+            None => return (text, rest),
+        }
+    }
+    (text + rest, "")
 }
 
 /// Reads `CREATE TABLE [IF NOT EXISTS] name (column type, …, PRIMARY KEY ((…), …)) [WITH …]`.
@@ -92,6 +138,7 @@ pub fn parse_table(text: &str) -> Result<ServingTable, String> {
         partition_key: Vec::new(),
         clustering: Vec::new(),
         ttl: None,
+        options: BTreeMap::new(),
     };
     let mut end = at + 1;
     for item in split_items(&tokens[at + 1..], &mut end) {
@@ -109,7 +156,13 @@ pub fn parse_table(text: &str) -> Result<ServingTable, String> {
     }
     let options = &tokens[end.min(tokens.len())..];
     read_clustering_order(options, &mut table);
-    table.ttl = read_ttl(options);
+    table.options = read_options(options);
+    // 0 is none
+    let ttl = match table.options.remove("default_time_to_live") {
+        Some(TableOption::Word(seconds)) => seconds.parse().ok(),
+        _ => None,
+    };
+    table.ttl = ttl.filter(|seconds| *seconds > 0);
     if table.partition_key.is_empty() {
         return Err("the primary key is missing".to_owned());
     }
@@ -172,22 +225,45 @@ fn read_clustering_order(tokens: &[Token], table: &mut ServingTable) {
     }
 }
 
-/// `… default_time_to_live = 7776000 …`; 0 is none.
-fn read_ttl(tokens: &[Token]) -> Option<u32> {
-    let seconds = tokens.windows(3).find_map(|three| match three {
-        [Token::Word(option), Token::Mark('='), Token::Word(value)] if option == "default_time_to_live" => {
-            value.parse().ok()
-        }
-        _ => None,
-    });
-    seconds.filter(|seconds| *seconds > 0)
+/// `with … compaction = {'class': 'LeveledCompactionStrategy'} and default_time_to_live = 7776000 …`
+fn read_options(tokens: &[Token]) -> BTreeMap<String, TableOption> {
+    let is_mark = |token: &Token, mark: char| *token == Token::Mark(mark);
+    let mut options = BTreeMap::new();
+    for (at, pair) in tokens.windows(2).enumerate() {
+        let [Token::Word(name), Token::Mark('=')] = pair else {
+            continue;
+        };
+        let behind = &tokens[at + 2..];
+        let value = match behind {
+            [Token::Text(text), ..] => TableOption::Text(text.clone()),
+            [Token::Mark('{'), entries @ ..] => {
+                let end = entries.iter().position(|token| is_mark(token, '}')).unwrap_or(entries.len());
+                let part = |tokens: &[Token]| match tokens {
+                    [Token::Text(text)] => text.clone(),
+                    tokens => render(tokens),
+                };
+                let pairs = entries[..end].split(|token| is_mark(token, ',')).filter_map(|entry| {
+                    let colon = entry.iter().position(|token| is_mark(token, ':'))?;
+                    Some((part(&entry[..colon]), part(&entry[colon + 1..])))
+                });
+                TableOption::Map(pairs.collect())
+            }
+            _ => {
+                let is_end = |token: &Token| *token == Token::Word("and".to_owned()) || is_mark(token, ';');
+                let end = behind.iter().position(is_end).unwrap_or(behind.len());
+                TableOption::Word(render(&behind[..end]))
+            }
+        };
+        options.insert(name.clone(), value);
+    }
+    options
 }
 
 fn render(tokens: &[Token]) -> String {
     let part = |token: &Token| match token {
         Token::Word(word) => word.clone(),
         Token::Mark(mark) => mark.to_string(),
-        Token::Text => String::new(),
+        Token::Text(_) => String::new(),
     };
     tokens.iter().map(part).collect()
 }
@@ -274,6 +350,8 @@ pub fn unrestricted<'a>(text: &str, table: &'a ServingTable) -> Vec<&'a str> {
 pub struct Select {
     pub table: String,
     pub markers: BTreeSet<String>,
+    /// The marker behind `limit`.
+    pub limit: Option<String>,
     /// The same query for gold: `$named` markers, the mart's full name, Cassandra's order made explicit.
     pub gold_sql: String,
 }
@@ -315,7 +393,13 @@ pub fn parse_select(text: &str, tables: &[ServingTable]) -> Result<Select, Strin
         }
         None => return Err("write `from table` on one line".to_owned()),
     };
-    Ok(Select { markers, gold_sql: with_order(&gold, table), table: name })
+    let limit = tokens(body).windows(3).rev().find_map(|three| match three {
+        [Token::Word(word), Token::Mark(':'), Token::Word(marker)] if word == "limit" => {
+            markers.iter().find(|known| known.eq_ignore_ascii_case(marker)).cloned()
+        }
+        _ => None,
+    });
+    Ok(Select { markers, limit, gold_sql: with_order(&gold, table), table: name })
 }
 
 /// `:name` becomes `$name`, outside of string literals.
@@ -387,6 +471,25 @@ mod tests {
     }
 
     #[test]
+    fn reads_the_other_options() {
+        let table = parse_table(
+            "create table t (a text, primary key ((a))) with clustering order by (a desc) and gc_grace_seconds = 60 and \
+             compaction = {'class': 'LeveledCompactionStrategy', 'sstable_size_in_mb': 320} and bloom_filter_fp_chance = 0.1 \
+             and comment = 'it''s -- a {b}, and c = d';",
+        )
+        .unwrap();
+        let written: Vec<String> =
+            table.options.iter().map(|(name, value)| format!("{name} = {value}")).collect();
+        let expected = [
+            "bloom_filter_fp_chance = 0.1",
+            "comment = 'it''s -- a {b}, and c = d'",
+            "compaction = {'class': 'LeveledCompactionStrategy', 'sstable_size_in_mb': '320'}",
+            "gc_grace_seconds = 60",
+        ];
+        assert_eq!(written, expected);
+    }
+
+    #[test]
     fn an_insert_binds_every_value_and_its_time() {
         let text = "-- one row\nINSERT INTO t (a, b) values (:a, :other) using timestamp :committed_at;\n";
         let insert = parse_insert(text).unwrap();
@@ -429,6 +532,7 @@ mod tests {
             "select usage_date from gold.cost_anomaly\nwhere org_id = $org_id order by usage_date desc, service\nlimit $n"
         );
         assert_eq!(select.markers.into_iter().collect::<Vec<_>>(), ["n", "org_id"]);
+        assert_eq!(select.limit.as_deref(), Some("n"));
         assert!(parse_select("select * from nothing", &tables).unwrap_err().contains("cost_anomaly"));
     }
 }

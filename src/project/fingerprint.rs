@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use arrow::datatypes::Schema;
 
 use super::Reference;
+use super::check::{Check, Finds};
 use super::manifest::ModelManifest;
 use super::model::Model;
 use super::source::Source;
@@ -102,6 +103,28 @@ pub(super) fn of_model(
     add_references(&mut parts, reads, references);
     for view in earlier.iter().filter(|model| model.is_view && reads.contains(&model.table)) {
         parts.add(&view.fingerprint);
+    }
+    parts.finish()
+}
+
+/// Of a check: what it finds and what becomes of it.
+pub(super) fn of_check(check: &Check, references: &[Reference]) -> String {
+    let mut parts = Parts::new();
+    parts.add(&check.name);
+    match &check.finds {
+        Finds::Rows(text) => parts.add(&normalised(text)),
+        Finds::Deviations(anomaly) => parts.add(&format!("{anomaly:?}")),
+    }
+    parts.add(&format!("{:?}", (check.severity, check.scope, &check.tolerance, &check.guards)));
+    add_references(&mut parts, &check.reads, references);
+    parts.finish()
+}
+
+/// Of several things that have fingerprints, in their order.
+pub fn of_all<'a>(fingerprints: impl IntoIterator<Item = &'a str>) -> String {
+    let mut parts = Parts::new();
+    for fingerprint in fingerprints {
+        parts.add(fingerprint);
     }
     parts.finish()
 }

@@ -251,8 +251,44 @@ pub struct CheckManifest {
     pub description: String,
     #[serde(default)]
     pub severity: SeverityName,
-    #[serde(default)]
-    pub scope: CheckScope,
+    /// By default `all` for a query, `changed` for a `kind`.
+    pub scope: Option<CheckScope>,
+    /// A gold table whose partitions are not committed where the check fails.
+    pub guards: Option<String>,
+    /// More rows than this are a warning.
+    pub warn_above: Option<AmountManifest>,
+    /// More rows than this fail the run.
+    pub fail_above: Option<AmountManifest>,
+    /// The table whose rows shares are of.
+    pub of: Option<String>,
+    /// In place of a query: what of `table` is held against its own history.
+    pub kind: Option<KindName>,
+    pub table: Option<String>,
+    pub column: Option<String>,
+    pub days: Option<u16>,
+    pub min_days: Option<u16>,
+    pub deviations: Option<f64>,
+    /// A share, or a duration for `freshness`.
+    pub tolerance: Option<String>,
+    pub delay_days: Option<u16>,
+    /// `now`, or a table.
+    pub until: Option<String>,
+}
+
+/// A number of rows, or a share: `0.5 %`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(untagged, expecting = "a number of rows or a share such as `0.5 %`")]
+pub enum AmountManifest {
+    Rows(u64),
+    Share(String),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KindName {
+    Volume,
+    NullRate,
+    Freshness,
 }
 
 /// Which rows a check looks at.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use arrow::datatypes::SchemaRef;
 
+use super::contact;
 use super::cql::{self, COMMITTED_AT, Insert, ServingTable};
 use super::cql_type::CqlType;
 use super::diagnostics::Diagnostics;
@@ -173,6 +174,12 @@ pub(super) fn check_serving(serving: &ServingManifest, found: &mut Diagnostics) 
     }
     if !serving.replication.is_empty() && serving.replication_factor.is_some() {
         add("give `serving.replication` or `serving.replication_factor`, not both".to_owned());
+    }
+    // a bundle of Astra takes the place of nodes
+    for host in serving.hosts.iter().filter(|host| !host.starts_with("astra:")) {
+        if let Err(message) = contact::with_port(host) {
+            add(format!("`serving.hosts`: {message}"));
+        }
     }
     if serving.tls_certificate.is_some() != serving.tls_key.is_some() {
         add("`serving.tls_certificate` and `serving.tls_key` belong together".to_owned());

@@ -4,6 +4,8 @@
 //! touches no data. No table, column or rule of a domain is known here or anywhere else in the engine.
 
 pub mod alerts;
+pub mod check;
+pub mod contact;
 pub mod cql;
 pub mod cql_type;
 pub mod diagnostics;
@@ -24,10 +26,9 @@ use std::path::{Path, PathBuf};
 use arrow::array::RecordBatch;
 
 use self::alerts::AlertManifest;
+use self::check::Check;
 use self::diagnostics::Diagnostic;
-use self::manifest::{
-    CheckScope, Limits, OpenLineageManifest, ParameterManifest, ServingManifest, SeverityName,
-};
+use self::manifest::{Limits, OpenLineageManifest, ParameterManifest, ServingManifest};
 use self::mart::Mart;
 use self::model::Model;
 use self::source::Source;
@@ -76,17 +77,6 @@ pub struct Reference {
     pub fingerprint: String,
 }
 
-/// A query that must return no row: `sql/checks/<name>.sql`.
-#[derive(Debug, Clone)]
-pub struct Check {
-    pub name: String,
-    pub file: PathBuf,
-    pub description: String,
-    pub severity: SeverityName,
-    pub scope: CheckScope,
-    pub sql: String,
-}
-
 /// A question that BI asks: `cql/questions/<name>.cql`.
 #[derive(Debug, Clone)]
 pub struct Question {
@@ -98,6 +88,8 @@ pub struct Question {
     /// The same question for gold, with `$named` markers.
     pub gold_sql: String,
     pub table: String,
+    /// The parameter that bounds the number of rows.
+    pub limit: Option<String>,
 }
 
 /// A query that makes landing data: `sql/landing/<source>.sql`.
@@ -151,6 +143,11 @@ impl Project {
     /// The models whose result is stored, inputs before outputs.
     pub fn stored_models(&self) -> impl Iterator<Item = &Model> {
         self.models.iter().filter(|model| !model.is_view)
+    }
+
+    /// The checks that keep bad partitions out of the table.
+    pub fn guards_of<'a>(&'a self, table: &'a sql::TableName) -> impl Iterator<Item = &'a Check> {
+        self.checks.iter().filter(move |check| check.guards.as_ref() == Some(table))
     }
 
     /// # Errors

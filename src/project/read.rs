@@ -25,6 +25,14 @@ pub struct Pair<M> {
     pub manifest: M,
 }
 
+/// A check's TOML, and its query where it has one.
+#[derive(Debug)]
+pub struct CheckFiles {
+    pub code: Option<Text>,
+    pub toml: Text,
+    pub manifest: CheckManifest,
+}
+
 /// Everything a project's folder holds, parsed but not yet validated.
 #[derive(Debug)]
 pub struct Written {
@@ -32,7 +40,7 @@ pub struct Written {
     pub sources: BTreeMap<String, (Text, SourceManifest)>,
     pub silver: BTreeMap<String, Pair<ModelManifest>>,
     pub gold: BTreeMap<String, Pair<ModelManifest>>,
-    pub checks: BTreeMap<String, Pair<CheckManifest>>,
+    pub checks: BTreeMap<String, CheckFiles>,
     pub references: BTreeMap<String, Text>,
     pub generators: BTreeMap<String, Text>,
     pub watches: BTreeMap<String, Text>,
@@ -56,7 +64,7 @@ pub fn read(folder: &Path, found: &mut Diagnostics) -> Result<Written> {
         .collect();
     let silver = files.take_pairs("sql/silver", "sql", found)?;
     let gold = files.take_pairs("sql/gold", "sql", found)?;
-    let checks = files.take_pairs("sql/checks", "sql", found)?;
+    let checks = files.take_checks(found)?;
     let questions = files.take_pairs("cql/questions", "cql", found)?;
     let references = files.take("sql/reference", "csv")?;
     let generators = files.take("sql/landing", "sql")?;
@@ -100,6 +108,21 @@ impl Files<'_> {
             }
         }
         Ok(taken)
+    }
+
+    fn take_checks(&mut self, found: &mut Diagnostics) -> Result<BTreeMap<String, CheckFiles>> {
+        let mut codes = self.take("sql/checks", "sql")?;
+        let mut checks = BTreeMap::new();
+        for (name, toml) in self.take("sql/checks", "toml")? {
+            let code = codes.remove(&name);
+            if let Some(manifest) = parse(&toml, found) {
+                checks.insert(name, CheckFiles { code, toml, manifest });
+            }
+        }
+        for (name, code) in codes {
+            found.add(&code.file, 0, format!("`{name}.toml` is missing beside it"));
+        }
+        Ok(checks)
     }
 
     fn take_pairs<M: DeserializeOwned>(

@@ -1,6 +1,8 @@
 //! From what was written to what is valid. No data is touched; every problem is reported.
 
+mod anomalies;
 mod answers;
+mod checks;
 mod models;
 mod sources;
 
@@ -12,13 +14,14 @@ use datafusion::datasource::empty::EmptyTable;
 use datafusion::prelude::SessionContext;
 
 use self::answers::{question, serving_tables};
+use self::checks::checks;
 use self::models::models;
 use self::sources::{check_rules, reference, source};
 use super::diagnostics::Diagnostics;
 use super::read::{Text, Written};
 use super::source::{Mode, Source};
 use super::sql::{self, TableName};
-use super::{Check, Generator, Project, Reference, Watch, alerts, fingerprint, mart};
+use super::{Generator, Project, Reference, Watch, alerts, fingerprint, mart};
 use crate::engine;
 use crate::generate::query;
 use crate::zone;
@@ -41,18 +44,7 @@ pub(super) async fn validate(folder: &Path, written: Written, found: &mut Diagno
     }
     let models = models(&written, &sources, &references, &planner, found).await;
     let tables = serving_tables(&written, &models, found);
-    let mut checks = Vec::new();
-    for (name, pair) in &written.checks {
-        planner.plan(&pair.code, found).await;
-        checks.push(Check {
-            name: name.clone(),
-            file: pair.code.file.clone(),
-            description: pair.manifest.description.clone(),
-            severity: pair.manifest.severity,
-            scope: pair.manifest.scope,
-            sql: pair.code.text.clone(),
-        });
-    }
+    let checks = checks(&written, &models, &sources, &references, &planner, found).await;
     let mut questions = Vec::new();
     for (name, pair) in &written.questions {
         questions.extend(question(name, pair, &tables, &planner, found).await);

@@ -1,5 +1,6 @@
 //! From the CQL protocol's values back to Arrow, in the types that gold has.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -177,15 +178,70 @@ pub fn show(kind: &CqlType, value: Cell<'_>) -> String {
         CqlType::Timestamp => {
             DataType::Timestamp(arrow::datatypes::TimeUnit::Microsecond, Some("UTC".into()))
         }
-        CqlType::Varint | CqlType::List(_) | CqlType::Set(_) | CqlType::Map(_, _) => {
-            return show_bytes(bytes);
+        CqlType::Varint => {
+            return integer(kind, bytes).map_or_else(|| show_bytes(bytes), |number| number.to_string());
+        }
+        CqlType::List(_) | CqlType::Set(_) | CqlType::Map(_, _) => {
+            return entries(kind, bytes)
+                .map_or_else(|| show_bytes(bytes), |found| show_entries(kind, &found));
         }
     };
     let shown = column(kind, &natural, &[value]).and_then(|array| Ok(array_value_to_string(&array, 0)?));
     shown.unwrap_or_else(|_| show_bytes(bytes))
 }
 
-/// Collections are told by their bytes: readable where they are text.
+/// Two values of a column that differ, for people: of a set or map, the items that only one of them has.
+pub fn show_difference(kind: &CqlType, gold: Cell<'_>, store: Cell<'_>) -> String {
+    let sides = match (kind, gold, store) {
+        (CqlType::Set(_) | CqlType::Map(_, _), Some(gold), Some(store)) => {
+            entries(kind, gold).zip(entries(kind, store))
+        }
+        _ => None,
+    };
+    let Some((gold_entries, store_entries)) = sides else {
+        return format!("{} in gold, {} in the store", show(kind, gold), show(kind, store));
+    };
+    let only = |here: &[Entry<'_>], there: &[Entry<'_>], place: &str| {
+        let only: Vec<Entry<'_>> = here.iter().filter(|entry| !there.contains(entry)).copied().collect();
+        (!only.is_empty()).then(|| format!("{} only in {place}", show_entries(kind, &only)))
+    };
+    let gold = only(&gold_entries, &store_entries, "gold");
+    let store = only(&store_entries, &gold_entries, "the store");
+    gold.into_iter().chain(store).collect::<Vec<_>>().join(", ")
+}
+
+/// An item of a list or set, or a key of a map; and the key's value.
+type Entry<'a> = (Cell<'a>, Cell<'a>);
+
+fn entries<'a>(kind: &CqlType, bytes: &'a [u8]) -> Option<Vec<Entry<'a>>> {
+    let is_map = matches!(kind, CqlType::Map(_, _));
+    let (items, _) = collections(&[Some(bytes)], if is_map { 2 } else { 1 })?;
+    Some(match is_map {
+        true => items.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect(),
+        false => items.into_iter().map(|item| (item, None)).collect(),
+    })
+}
+
+fn show_entries(kind: &CqlType, entries: &[Entry<'_>]) -> String {
+    let joined =
+        |show: &dyn Fn(&Entry<'_>) -> String| entries.iter().map(show).collect::<Vec<_>>().join(", ");
+    match kind {
+        CqlType::List(item) | CqlType::Set(item) => format!("[{}]", joined(&|entry| show(item, entry.0))),
+        CqlType::Map(key, value) => {
+            format!("{{{}}}", joined(&|entry| format!("{}: {}", show(key, entry.0), show(value, entry.1))))
+        }
+        _ => String::new(),
+    }
+}
+
+/// The entries of a `map<text, text>`.
+pub fn text_entries(bytes: &[u8]) -> Option<BTreeMap<String, String>> {
+    let kind = CqlType::Map(Box::new(CqlType::Text), Box::new(CqlType::Text));
+    let text = |cell: Cell<'_>| String::from_utf8_lossy(cell.unwrap_or_default()).into_owned();
+    Some(entries(&kind, bytes)?.into_iter().map(|(key, value)| (text(key), text(value))).collect())
+}
+
+/// What can't be read is told by its bytes.
 fn show_bytes(bytes: &[u8]) -> String {
     let shown: String = bytes.iter().map(|byte| char::from(*byte)).filter(char::is_ascii_graphic).collect();
     format!("{} bytes `{shown:.80}`", bytes.len())
@@ -221,5 +277,25 @@ mod tests {
         assert_eq!(show(&CqlType::Date, Some(&[0x80, 0, 0, 0])), "1970-01-01");
         assert_eq!(show(&CqlType::Decimal, Some(&[0, 0, 0, 2, 0xff])), "-0.01");
         assert_eq!(show(&CqlType::Int, None), "null");
+        assert_eq!(show(&CqlType::Varint, Some(&[0xff])), "-1");
+        let (set, map) = (CqlType::parse("set<text>").unwrap(), CqlType::parse("map<text, int>").unwrap());
+        let (ab, bc) = (collection(2, &[b"a", b"b"]), collection(2, &[b"b", b"c"]));
+        assert_eq!(show(&set, Some(&ab)), "[a, b]");
+        assert_eq!(show(&set, Some(&[0, 0, 0, 9])), "4 bytes ``");
+        assert_eq!(show_difference(&set, Some(&ab), Some(&bc)), "[a] only in gold, [c] only in the store");
+        assert_eq!(show_difference(&set, Some(&ab), None), "[a, b] in gold, null in the store");
+        let one = collection(2, &[b"a", &[0, 0, 0, 1], b"b", &[0, 0, 0, 2]]);
+        let two = collection(1, &[b"a", &[0, 0, 0, 1]]);
+        assert_eq!(show(&map, Some(&one)), "{a: 1, b: 2}");
+        assert_eq!(show_difference(&map, Some(&one), Some(&two)), "{b: 2} only in gold");
+    }
+
+    fn collection(number: i32, items: &[&[u8]]) -> Vec<u8> {
+        let mut bytes = number.to_be_bytes().to_vec();
+        for item in items {
+            bytes.extend(i32::try_from(item.len()).unwrap().to_be_bytes());
+            bytes.extend_from_slice(item);
+        }
+        bytes
     }
 }

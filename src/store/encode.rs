@@ -8,13 +8,10 @@ use arrow::datatypes::{
     DataType, Date32Type, Decimal128Type, Float64Type, Int32Type, Int64Type, TimestampMicrosecondType,
 };
 
-use super::rows::{Partitions, TokenRange, UNSET, token};
+use super::rows::{Partitions, TokenRange, UNSET, key_fault, token};
 use crate::error::{Error, Result};
 use crate::project::cql_type::CqlType;
 use crate::project::mart::Mart;
-
-/// A longer partition key is refused by Cassandra.
-const MAX_KEY_BYTES: usize = 65_535;
 
 /// The values of one column, ready to be written.
 enum Values<'a> {
@@ -255,7 +252,9 @@ pub fn gather(
         if with_nulls.iter().any(|column| column.array.is_null(row)) {
             return Err(wrong_key(mart, "null"));
         }
-        check_key(mart, &key)?;
+        if let Some(fault) = key_fault(&key) {
+            return Err(wrong_key(mart, fault));
+        }
         row_bytes.clear();
         for (column, (_, name)) in columns.iter().zip(&mart.insert.values) {
             column.write(row, &mut row_bytes).map_err(|error| error.during(format!("column `{name}`")))?;
@@ -263,18 +262,6 @@ pub fn gather(
         into.push(&key, &row_bytes);
     }
     Ok(())
-}
-
-/// What Cassandra would refuse is refused here, by name.
-fn check_key(mart: &Mart, key: &[u8]) -> Result<()> {
-    // an empty text is nothing but its length
-    if mart.partition_key.len() == 1 && key.len() == 4 {
-        return Err(wrong_key(mart, "empty"));
-    }
-    match key.len() > MAX_KEY_BYTES {
-        true => Err(wrong_key(mart, "longer than 64 KiB")),
-        false => Ok(()),
-    }
 }
 
 fn wrong_key(mart: &Mart, what: &str) -> Error {

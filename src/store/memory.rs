@@ -5,9 +5,9 @@ use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
 
-use super::ServingStore;
 use super::rows::{Partition, Partitions, TokenRange, project, token};
 use super::state::State;
+use super::{Census, ServingStore};
 use crate::error::Result;
 use crate::project::mart::Mart;
 
@@ -60,6 +60,11 @@ impl ServingStore for Memory {
         }))
     }
 
+    async fn forget(&self, mart: &Mart) -> Result<()> {
+        self.with(|tables| tables.states.remove(&mart.name));
+        Ok(())
+    }
+
     async fn has_rows(&self, mart: &Mart) -> Result<bool> {
         Ok(self.with(|tables| {
             tables.partitions.get(&mart.name).into_iter().flatten().any(|(_, stored)| !stored.rows.is_empty())
@@ -91,6 +96,19 @@ impl ServingStore for Memory {
             for (key, stored) in tables.partitions.get(&mart.name).into_iter().flatten() {
                 if range.contains(token(key)) {
                     stored.rows.values().for_each(|(_, row)| found.push(key, row));
+                }
+            }
+            found
+        }))
+    }
+
+    async fn census(&self, mart: &Mart, range: TokenRange) -> Result<Census> {
+        Ok(self.with(|tables| {
+            let mut found = Census::default();
+            for (key, stored) in tables.partitions.get(&mart.name).into_iter().flatten() {
+                if range.contains(token(key)) {
+                    let latest = stored.rows.values().map(|(written, _)| *written).max();
+                    found += Census { rows: stored.rows.len() as u64, latest };
                 }
             }
             found

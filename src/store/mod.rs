@@ -18,6 +18,21 @@ use self::state::State;
 use crate::error::Result;
 use crate::project::mart::Mart;
 
+/// What a store has of a mart, without the rows themselves.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Census {
+    pub rows: u64,
+    /// The latest time that a value of them was written with, microseconds; `None` where there is none that tells.
+    pub latest: Option<i64>,
+}
+
+impl std::ops::AddAssign for Census {
+    fn add_assign(&mut self, other: Self) {
+        self.rows += other.rows;
+        self.latest = self.latest.max(other.latest);
+    }
+}
+
 /// A store that marts are published to.
 #[async_trait]
 pub trait ServingStore: Send + Sync {
@@ -33,6 +48,9 @@ pub trait ServingStore: Send + Sync {
     /// Replaces a mart's state if it is still the one of time `expected`. Says whether it was.
     async fn advance(&self, mart: &Mart, expected: Option<i64>, next: &State) -> Result<bool>;
 
+    /// Removes a mart's state, whatever it is.
+    async fn forget(&self, mart: &Mart) -> Result<()>;
+
     /// Whether the store has any row of the mart.
     async fn has_rows(&self, mart: &Mart) -> Result<bool>;
 
@@ -43,6 +61,9 @@ pub trait ServingStore: Send + Sync {
 
     /// The rows of a range of tokens, as they would be published.
     async fn read(&self, mart: &Mart, range: TokenRange) -> Result<Partitions>;
+
+    /// How many rows there are in a range of tokens, and when they were written.
+    async fn census(&self, mart: &Mart, range: TokenRange) -> Result<Census>;
 
     /// The partition keys of a range of tokens.
     async fn keys(&self, mart: &Mart, range: TokenRange) -> Result<Vec<Box<[u8]>>>;

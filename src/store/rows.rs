@@ -119,6 +119,25 @@ pub fn key_of(mart: &Mart, row: &[u8], into: &mut Vec<u8>) {
     project(row, &mart.partition_key, into);
 }
 
+/// A longer key of a partition is refused by Cassandra. Bytes.
+const MAX_KEY_BYTES: usize = 65_535;
+
+/// Why Cassandra keeps no partition of this encoded key, if it does not.
+pub fn key_fault(key: &[u8]) -> Option<&'static str> {
+    let lengths = || cells(key).map(|part| part.map_or(0, <[u8]>::len));
+    let length = match lengths().count() {
+        0 => return None,
+        1 => lengths().sum::<usize>(),
+        // the length and the end of each are kept too
+        parts => lengths().sum::<usize>() + 3 * parts,
+    };
+    match length {
+        0 => Some("empty"),
+        ..=MAX_KEY_BYTES => None,
+        _ => Some("longer than 64 KiB"),
+    }
+}
+
 /// Tokens above `after`, up to and with `to`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TokenRange {
@@ -190,6 +209,21 @@ mod tests {
         assert_eq!(of(&[b"a", b"b"]), of(&[b"b", b"a"]));
         assert_ne!(of(&[b"a"]), of(&[b"a", b"a"]));
         assert_ne!(of(&[b"a"]), of(&[]));
+    }
+
+    #[test]
+    fn keys_that_cassandra_refuses_are_known() {
+        let fault = |lengths: &[usize]| {
+            let mut key = Vec::new();
+            lengths.iter().for_each(|length| push_cell(&mut key, Some(&vec![b'x'; *length])));
+            key_fault(&key)
+        };
+        assert_eq!(fault(&[0]), Some("empty"));
+        assert_eq!(
+            [fault(&[1]), fault(&[65_535]), fault(&[0, 0]), fault(&[65_529, 0]), fault(&[])],
+            [None; 5]
+        );
+        assert!(fault(&[65_536]).is_some() && fault(&[65_530, 0]).is_some());
     }
 
     #[test]

@@ -30,6 +30,8 @@ pub const SPANS: &str = "hop";
 /// At its end a command waits so long for the last spans and metrics.
 pub const LAST_WAIT: Duration = Duration::from_secs(5);
 
+const SHORT_WAIT: Duration = Duration::from_millis(500);
+
 /// What telemetry calls us.
 const NAME: &str = "medallion";
 
@@ -157,14 +159,15 @@ impl Otlp {
         span
     }
 
-    /// Sends what is left, for a bounded time.
-    pub async fn close(self) {
+    /// Sends what is left, for a bounded time; a process that was told to end has next to none.
+    pub async fn close(self, is_stopped: bool) {
+        let wait = if is_stopped { SHORT_WAIT } else { LAST_WAIT };
         if self.traces.is_none() && self.metrics.is_none() {
             return;
         }
         // they block, and their requests are made by this runtime
         let traces = tokio::task::spawn_blocking(move || match self.traces {
-            Some(provider) => provider.shutdown_with_timeout(LAST_WAIT).is_ok(),
+            Some(provider) => provider.shutdown_with_timeout(wait).is_ok(),
             None => true,
         });
         let metrics = tokio::task::spawn_blocking(move || match self.metrics {
@@ -172,8 +175,8 @@ impl Otlp {
             None => true,
         });
         let both = async { matches!(tokio::join!(traces, metrics), (Ok(true), Ok(true))) };
-        if !tokio::time::timeout(LAST_WAIT, both).await.unwrap_or(false) {
-            tracing::warn!("the last spans or metrics were not delivered within {} s", LAST_WAIT.as_secs());
+        if !tokio::time::timeout(wait, both).await.unwrap_or(false) {
+            tracing::warn!("the last spans or metrics were not delivered within {} ms", wait.as_millis());
         }
     }
 }

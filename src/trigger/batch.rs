@@ -2,7 +2,7 @@
 
 use crate::error::{ErrorKind, Result};
 use crate::flow::report::Report;
-use crate::flow::{self, Run, lock};
+use crate::flow::{self, Run};
 
 /// Runs the flow until nothing waits.
 ///
@@ -31,20 +31,12 @@ async fn told(run: &mut Run, done: Result<Report>) -> Result<Report> {
 /// As [`run`].
 pub async fn rerun(run: &mut Run) -> Result<Report> {
     let done = async {
-        flow::interventions::resume(run).await?;
         let mut report = Report::begin(run);
+        flow::finish_begun(run, &mut report).await?;
         flow::refresh(run, &mut report).await?;
         flow::settle(run, &mut report).await?;
         Ok(report)
     }
     .await;
     told(run, done).await
-}
-
-/// Takes the lake for a run.
-///
-/// # Errors
-/// As [`lock::acquire`].
-pub fn lock(lake: &crate::lake::Lake) -> Result<lock::Lock> {
-    lock::acquire(lake)
 }

@@ -5,8 +5,10 @@
 //! | files are complete | landing → bronze and quarantine, at once |
 //! | `refresh` after the last time | bronze → silver → gold |
 //! | nothing new for `idle`, every `settle`, at the end | checks, balance, the report |
+//! | a command waits for the lake | it gets its turn, between two of these |
 //!
-//! Nothing is remembered that the lake does not say: a stream that ends anywhere is continued by the next stream or run.
+//! Nothing is remembered that the lake does not say: a stream that ends anywhere is continued by the next stream or run, and
+//! one that was not alone with the lake looks at the tables again.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,6 +22,7 @@ use super::stop::Stop;
 use super::watch::Watch;
 use crate::error::{Error, ErrorKind, Result};
 use crate::flow::landing::{self, Pending};
+use crate::flow::lock::Seat;
 use crate::flow::report::Report;
 use crate::flow::{self, Run};
 use crate::ledger;
@@ -43,6 +46,12 @@ const TELLING_FAILURES: u32 = 3;
 /// With `--until-idle`, so many failures in a row end the stream.
 const MAX_FAILURES: u32 = 5;
 
+/// So many commits in a row may be lost to other writers.
+const MAX_CONFLICTS: u32 = 50;
+
+/// Told to end while another command has the lake, a stream waits so long for it, to settle.
+const STOP_PATIENCE: Duration = Duration::from_secs(20);
+
 /// A micro-batch is never made smaller than this by its time.
 const LEAST_BYTES: u64 = 1024 * 1024;
 
@@ -62,54 +71,82 @@ pub struct Options {
     pub until_idle: bool,
 }
 
+/// Who sees what a stream does.
+pub struct Outlets {
+    pub watches: Vec<Watch>,
+    pub publisher: Publisher,
+    pub telling: Telling,
+    anomalies: Anomalies,
+}
+
+impl Outlets {
+    /// # Errors
+    /// As [`Anomalies::begin`].
+    pub fn new(run: &Run, watches: Vec<Watch>, publisher: Publisher, telling: Telling) -> Result<Outlets> {
+        let anomalies = Anomalies::begin(run, &telling)?;
+        Ok(Outlets { watches, publisher, telling, anomalies })
+    }
+}
+
 /// Follows landing until it is asked to stop, or idle; returns the report of the last settle.
 ///
 /// # Errors
-/// `Conflict` where another run has changed the lake; what no retry can mend.
+/// `Conflict` where another process takes landing in; what no retry can mend.
 pub async fn run(
     run: &mut Run,
+    seat: &mut Seat,
     options: Options,
     stop: &Stop,
     meter: &Arc<Meter>,
-    watches: &mut [Watch],
-    publisher: &mut Publisher,
-    telling: &Telling,
+    out: &mut Outlets,
 ) -> Result<Report> {
     run.command = "stream".to_owned();
     run.lake.checkpoint_in_background();
     run.remember_recent(run.project.stream.ids_bytes);
-    let mut failures = 0;
-    let mut anomalies = Anomalies::begin(run, telling)?;
+    let mut tries = Tries::default();
     loop {
-        let (out, told) = ((&mut *watches, &mut *publisher), (telling, &mut anomalies));
-        let mut stream = Stream::begin(run, options, stop, meter, out, told);
-        let ended = stream.work(&mut failures).await;
+        let mut stream = Stream::begin(run, seat, options, stop, meter, out);
+        let ended = stream.work(&mut tries).await;
+        let is_fenced = stream.is_fenced;
         let error = match ended {
             Ok(report) => return Ok(report),
             Err(error) => error,
         };
-        failures += 1;
-        let is_hopeless = options.until_idle && failures >= MAX_FAILURES;
-        if error.kind() != ErrorKind::Unavailable || is_hopeless || stop.is_asked() {
-            return Err(error);
-        }
-        meter.failed();
-        telling.failed(&error);
-        if failures >= TELLING_FAILURES {
-            telling.stumbled("stream", Some(&error));
-        }
-        let mut wait = RETRY.0.saturating_mul(1 << (failures - 1).min(5)).min(RETRY.1);
-        tracing::error!("{error}; nothing is lost, trying again in {} s", wait.as_secs());
+        let mut wait = match error.kind() {
+            // who changed the tables has done so rightly: they are looked at again
+            ErrorKind::Conflict if !is_fenced && tries.conflicts < MAX_CONFLICTS => {
+                tries.conflicts += 1;
+                tracing::info!("{error}: the tables are looked at again");
+                Duration::from_millis(20).saturating_mul(tries.conflicts)
+            }
+            ErrorKind::Unavailable if !stop.is_asked() => {
+                tries.failures += 1;
+                if options.until_idle && tries.failures >= MAX_FAILURES {
+                    return Err(error);
+                }
+                meter.failed();
+                out.telling.failed(&error);
+                if tries.failures >= TELLING_FAILURES {
+                    out.telling.stumbled("stream", Some(&error));
+                }
+                let wait = RETRY.0.saturating_mul(1 << (tries.failures - 1).min(5)).min(RETRY.1);
+                tracing::error!("{error}; nothing is lost, trying again in {} s", wait.as_secs());
+                wait
+            }
+            _ => return Err(error),
+        };
+        let can_stop = error.kind() == ErrorKind::Unavailable;
         loop {
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
-                () = stop.asked() => return Err(error),
+                () = stop.asked(), if can_stop => return Err(error),
+                () = seat.wanted() => hand_over(seat, stop).await?,
             }
             match run.reopen().await {
                 Ok(()) => break,
                 Err(error) if error.kind() == ErrorKind::Unavailable && !options.until_idle => {
                     meter.failed();
-                    telling.stumbled("stream", Some(&error));
+                    out.telling.stumbled("stream", Some(&error));
                     tracing::error!("{error}; trying again");
                     wait = RETRY.1;
                 }
@@ -119,16 +156,39 @@ pub async fn run(
     }
 }
 
+/// What went wrong since something went well.
+#[derive(Debug, Default)]
+struct Tries {
+    failures: u32,
+    conflicts: u32,
+}
+
+/// Gives the lake to whoever waits for it, and takes it back.
+async fn hand_over(seat: &mut Seat, stop: &Stop) -> Result<()> {
+    let begun = Instant::now();
+    tracing::info!("the lake is handed over to a command that waits for it");
+    let told_to_end = async {
+        stop.asked().await;
+        tokio::time::sleep(STOP_PATIENCE).await;
+    };
+    tokio::select! {
+        handed = seat.hand_over() => handed?,
+        () = told_to_end => return Err(Error::conflict(
+            "told to end while another command has the lake; nothing is lost, the next stream or run settles",
+        )),
+    }
+    tracing::info!("the lake is back after {:.2} s", begun.elapsed().as_secs_f64());
+    Ok(())
+}
+
 struct Stream<'a> {
     run: &'a mut Run,
+    seat: &'a mut Seat,
     limits: StreamLimits,
     options: Options,
     stop: &'a Stop,
     meter: &'a Arc<Meter>,
-    watches: &'a mut [Watch],
-    publisher: &'a mut Publisher,
-    telling: &'a Telling,
-    anomalies: &'a mut Anomalies,
+    out: &'a mut Outlets,
     report: Report,
     /// Found and not yet taken in: the oldest first.
     backlog: BTreeMap<(i64, String), LandedFile>,
@@ -145,16 +205,18 @@ struct Stream<'a> {
     last_settle: Instant,
     last_compare: Instant,
     last_freshness: Instant,
+    /// The lake is another's, for good.
+    is_fenced: bool,
 }
 
 impl<'a> Stream<'a> {
     fn begin(
         run: &'a mut Run,
+        seat: &'a mut Seat,
         options: Options,
         stop: &'a Stop,
         meter: &'a Arc<Meter>,
-        (watches, publisher): (&'a mut [Watch], &'a mut Publisher),
-        (telling, anomalies): (&'a Telling, &'a mut Anomalies),
+        out: &'a mut Outlets,
     ) -> Self {
         let limits = run.project.stream.clone();
         let report = Report::begin(run);
@@ -163,13 +225,11 @@ impl<'a> Stream<'a> {
             batch_bytes: limits.batch_bytes,
             limits,
             run,
+            seat,
             options,
             stop,
             meter,
-            watches,
-            publisher,
-            telling,
-            anomalies,
+            out,
             report,
             backlog: BTreeMap::new(),
             record_bytes: RECORD_BYTES,
@@ -182,10 +242,21 @@ impl<'a> Stream<'a> {
             last_settle: now,
             last_compare: now,
             last_freshness: now,
+            is_fenced: false,
         }
     }
 
-    async fn work(&mut self, failures: &mut u32) -> Result<Report> {
+    async fn work(&mut self, tries: &mut Tries) -> Result<Report> {
+        loop {
+            if let Some(report) = self.follow(tries).await? {
+                return Ok(report);
+            }
+        }
+    }
+
+    /// Follows landing to the end; `None` where it was another's meanwhile and is to be followed anew.
+    async fn follow(&mut self, tries: &mut Tries) -> Result<Option<Report>> {
+        flow::interventions::resume(self.run).await?;
         let known = ledger::files(&self.run.ledger.files).await?;
         self.report.problems = landing::problems(self.run, &known).await?;
         for problem in &self.report.problems {
@@ -198,28 +269,36 @@ impl<'a> Stream<'a> {
             known.into_iter().map(|file| file.path),
             self.limits.quiet,
         );
+        self.backlog.clear();
         export::note_event_times(self.meter, self.run)?;
+        // what comes from now on can be appended at once where nothing from before is left
+        self.has_refreshed = flow::is_up_to_date(self.run).await?;
         if !pending.batches.is_empty() {
             self.micro_batch(pending).await?;
         }
         loop {
+            if self.seat.is_wanted() && self.give_turn().await? {
+                return Ok(None);
+            }
             let look = follower.look().await?;
             for file in look.ready {
                 self.backlog.insert((file.modified, file.path.clone()), file);
             }
             self.meter.waiting(self.backlog.len(), look.num_waiting);
             if self.stop.is_asked() {
-                return self.end().await;
+                return self.end().await.map(Some);
             }
             let files = self.next_files();
             let has_worked = !files.is_empty();
             if has_worked {
                 let mut pending = Pending::default();
                 self.run.begin_batch();
-                landing::write_ahead(self.run, &files, &mut pending).await?;
+                let written = landing::write_ahead(self.run, &files, &mut pending).await;
+                self.is_fenced = written.as_ref().is_err_and(|error| error.kind() == ErrorKind::Conflict);
+                written?;
                 self.micro_batch(pending).await?;
                 self.meter.waiting(self.backlog.len(), look.num_waiting);
-                *failures = 0;
+                *tries = Tries::default();
             }
             if self.is_refresh_due() {
                 self.refresh().await?;
@@ -230,22 +309,42 @@ impl<'a> Stream<'a> {
             }
             if self.is_settle_due() {
                 self.settle(false).await?;
+                *tries = Tries::default();
             }
             if self.last_freshness.elapsed() >= FRESHNESS_EVERY {
-                self.telling.look_at_freshness(self.run).await;
+                self.out.telling.look_at_freshness(self.run).await;
                 self.last_freshness = Instant::now();
             }
             let is_idle = !has_worked && self.backlog.is_empty() && look.num_waiting == 0;
             if self.options.until_idle && is_idle {
-                return self.end().await;
+                return self.end().await.map(Some);
             }
             if self.backlog.is_empty() {
                 tokio::select! {
                     () = tokio::time::sleep(self.limits.poll) => {}
                     () = self.stop.asked() => {}
+                    () = self.seat.wanted() => {}
                 }
             }
         }
+    }
+
+    /// Somebody else's turn, between two steps. Everything is looked at again after it; whether landing, too, is to be.
+    async fn give_turn(&mut self) -> Result<bool> {
+        // what the other builds upon is to be on the disk before
+        self.run.lake.sync().await?;
+        let taken_in = self.run.ledger.files.version();
+        let handed = hand_over(self.seat, self.stop).await;
+        self.is_fenced = handed.as_ref().is_err_and(|error| error.kind() == ErrorKind::Conflict);
+        handed?;
+        self.run.reopen().await?;
+        flow::interventions::resume(self.run).await?;
+        self.report.run_id = self.run.id;
+        export::note_event_times(self.meter, self.run)?;
+        self.is_dirty = true;
+        self.has_refreshed = flow::is_up_to_date(self.run).await?;
+        self.is_unsettled = true;
+        Ok(self.run.ledger.files.version() != taken_in)
     }
 
     /// The next micro-batch, at least one file where there is one.
@@ -272,7 +371,7 @@ impl<'a> Stream<'a> {
         let bytes: i64 =
             pending.batches.values().flat_map(|batch| batch.values().flatten()).map(|file| file.bytes).sum();
         let num_steps = self.report.steps.len();
-        self.telling.begun();
+        self.out.telling.begun();
         self.report.new_files += pending.num_new_files;
         flow::take_in(self.run, &pending, &mut self.report).await?;
         self.run.lake.sync().await?;
@@ -332,15 +431,15 @@ impl<'a> Stream<'a> {
         self.last_refresh = (Instant::now(), begun.elapsed());
         self.meter.refreshed(begun.elapsed());
         self.is_dirty = false;
-        self.publisher.follow(self.run).await;
+        self.out.publisher.follow(self.run).await;
         self.look_at_watches().await
     }
 
     async fn look_at_watches(&mut self) -> Result<()> {
-        for watch in self.watches.iter_mut() {
+        for watch in &mut self.out.watches {
             watch.look(self.run).await?;
         }
-        self.anomalies.look(self.run).await;
+        self.out.anomalies.look(self.run).await;
         Ok(())
     }
 
@@ -370,12 +469,8 @@ impl<'a> Stream<'a> {
         self.report.fold_steps();
         self.look_at_watches().await?;
         flow::settle(self.run, &mut self.report).await?;
-        self.publisher.follow(self.run).await;
-        self.report.published = self.publisher.take_published();
-        let (news, store) = (self.anomalies.take(is_last), self.publisher.target());
-        self.telling.settled(self.run, &self.report, news, store).await;
-        self.telling.stumbled("publish", self.publisher.failure());
-        self.last_freshness = Instant::now();
+        self.out.publisher.follow(self.run).await;
+        self.tell(is_last).await;
         self.run.begin_again().await;
         let mut next = Report::begin(self.run);
         next.problems = self.report.problems.clone();
@@ -391,23 +486,19 @@ impl<'a> Stream<'a> {
         Ok(report)
     }
 
+    /// Others are told what the settle has found.
+    async fn tell(&mut self, is_last: bool) {
+        self.report.published = self.out.publisher.take_published();
+        let (telling, publisher) = (&self.out.telling, &self.out.publisher);
+        let news = self.out.anomalies.take(is_last);
+        telling.settled(self.run, &self.report, news, publisher.target()).await;
+        telling.stumbled("publish", publisher.failure());
+        self.last_freshness = Instant::now();
+    }
+
     async fn end(&mut self) -> Result<Report> {
         let report = self.settle(true).await?;
-        self.publisher.finish(self.run).await;
+        self.out.publisher.finish(self.run).await;
         Ok(report)
     }
-}
-
-/// A stream works on a lake that nobody else writes.
-///
-/// # Errors
-/// As [`super::batch::lock`].
-pub fn lock(lake: &crate::lake::Lake) -> Result<flow::lock::Lock> {
-    super::batch::lock(lake).map_err(|error| match error.kind() {
-        ErrorKind::Conflict => Error::conflict(format!(
-            "{}; a lake has one writer at a time, a run or a stream",
-            error.message()
-        )),
-        _ => error,
-    })
 }

@@ -117,7 +117,8 @@ fn a_failed_check_is_told_when_it_begins_and_when_it_is_over() {
     assert_eq!(
         alert["details"],
         serde_json::json!({
-            "check": "small", "description": "Readings are small.", "severity": "fail", "rows": 1
+            "check": "small", "description": "Readings are small.", "severity": "fail", "outcome": "failed", "rows": 1,
+            "dates": [], "findings": []
         })
     );
 

@@ -2,6 +2,7 @@
 //! proxy ([`crate::standin`]).
 
 use std::collections::HashMap;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -23,7 +24,7 @@ use crate::mini;
 use crate::proxy::{Fate, Kind, Proxy, Refusal};
 use crate::serving::{Served, first_readings, reading};
 use crate::standin::{HOST, Standin};
-use crate::support::Done;
+use crate::support::{Done, write};
 
 /// The token of the nodes that ask for one.
 pub const TOKEN: &str = "AstraCS:canary-of-the-token";
@@ -128,8 +129,13 @@ fn three_nodes_lose_one_and_change() {
     served.run();
     served.assert_equal("through the tunnel");
     served.medallion(&["reconcile"]).ok();
-    let asked_for = standin.told.lock().unwrap().names.clone();
-    assert_eq!(asked_for.keys().cloned().collect::<Vec<_>>(), sorted(&ids), "every node by its host id");
+    // a short command may end before it has met all of them
+    wait_until("every node was asked for", || {
+        served.medallion(&["reconcile"]).ok();
+        standin.told.lock().unwrap().names.len() >= ids.len()
+    });
+    let asked_for: Vec<String> = standin.told.lock().unwrap().names.keys().cloned().collect();
+    assert_eq!(asked_for, sorted(&ids), "every node by its host id, and nobody else");
 
     cluster.kill(3);
     served
@@ -296,6 +302,33 @@ fn who_is_not_vouched_for_is_refused() {
     refused(&served, "astra:/no/such/bundle.zip", 2, &["/no/such/bundle.zip"]);
     refused(&served, &format!("{},{}", standin.contact(), node().contact()), 2, &["stands alone"]);
     drop(standin);
+}
+
+#[test]
+fn a_pipe_is_no_bundle_and_holds_nobody_up() {
+    let place = mini::place();
+    let manifest = std::fs::read_to_string(place.project.join("medallion.toml")).unwrap();
+    let serving =
+        "\n[serving]\nkeyspace = \"k\"\nhosts = [\"127.0.0.1:1\"]\nuser = \"u\"\npassword_file = \"pipe\"\n";
+    write(&place.project.join("medallion.toml"), format!("{manifest}{serving}").as_bytes());
+    let pipe = place.project.join("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let mut reconcile = place.command(&["reconcile"]);
+    reconcile.env("MEDALLION_CASSANDRA", format!("astra:{}", pipe.display()));
+    Done::of(reconcile.output().unwrap()).expect(2).tells(&["is no regular file"]);
+
+    // a password may come from a pipe; who waits for one can be told to end
+    let waiting = place.command(&["reconcile"]).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let mut writer = std::fs::OpenOptions::new();
+    writer.write(true).custom_flags(libc::O_NONBLOCK);
+    let mut held = None;
+    wait_until("the password is being read", || {
+        held = writer.open(&pipe).ok();
+        held.is_some()
+    });
+    assert!(Command::new("kill").args(["-TERM", &waiting.id().to_string()]).status().unwrap().success());
+    Done::of(waiting.wait_with_output().unwrap()).expect(143);
+    drop(held);
 }
 
 fn without_certificate(roots: RootCertStore) -> ClientConfig {

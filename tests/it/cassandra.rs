@@ -339,7 +339,8 @@ impl Cql {
             *number += 1;
             *number
         };
-        let name = format!("test_{number}");
+        // none is the beginning of another, so that log lines can be told apart
+        let name = format!("test_{number:03}");
         self.run([format!(
             "create keyspace {name} with replication = \
              {{'class': 'NetworkTopologyStrategy', 'datacenter1': {copies}}}"

@@ -6,6 +6,7 @@ use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use futures::TryStreamExt;
 use object_store::aws::{AmazonS3, AmazonS3Builder};
@@ -13,7 +14,8 @@ use object_store::{ObjectStore, ObjectStoreExt, path::Path};
 
 use crate::data::{self, Landed};
 use crate::mini;
-use crate::support::{Contents, Done, Place, medallion, repository, write};
+use crate::stream::{Running, SMALL, streaming};
+use crate::support::{Contents, Done, Place, medallion, pause, repository, write};
 
 const SECRET: &str = "never-to-be-told";
 
@@ -230,6 +232,41 @@ fn runs_at_once_meet_at_a_commit_that_one_wins() {
     }
     assert!(ended.iter().any(|done| done.code == Some(0)), "{ended:?}");
     bucket.contents().assert_equals(&bucket.local_run().1, "three runs at once");
+}
+
+#[test]
+fn a_stream_and_reruns_meet_at_commits_and_both_go_on() {
+    let place = streaming(SMALL);
+    let bucket = Bucket::of(&place.project);
+    bucket.land(&mini::batches()[0]);
+    let mut command = bucket.command(&["stream"]);
+    let stream = Running(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
+    let begun = Instant::now();
+    while bucket.objects().iter().all(|object| !object.as_ref().contains("lake/ledger/runs/_delta_log")) {
+        assert!(begun.elapsed() < Duration::from_secs(100), "the stream does not settle");
+        pause(Duration::from_millis(200));
+    }
+    for round in 0..4 {
+        // a recent date and an old one
+        let lines = [8, 1].map(|day| mini::reading(&format!("round{round}-{day}"), day, "1.25"));
+        bucket.land(&[mini::readings(&format!("round{round}.jsonl"), &lines)]);
+        let reruns: Vec<Child> = ["silver.readings", "gold.total"]
+            .map(|table| {
+                let all = ["rerun", "--select", table, "--force", "--wait", "5m"];
+                bucket.command(&all).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+            })
+            .into();
+        for rerun in reruns {
+            // between two commits of the stream a balance need not hold
+            let done = done(rerun.wait_with_output().unwrap());
+            assert!(matches!(done.code, Some(0 | 4)), "{done:?}");
+        }
+    }
+    bucket.land(&mini::batches()[1]);
+    pause(Duration::from_secs(6));
+    stream.stop().expect(0);
+    bucket.medallion(&["stream", "--until-idle"]).ok();
+    bucket.contents().assert_equals(&bucket.local_run().1, "a stream and reruns");
 }
 
 #[test]

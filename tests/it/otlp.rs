@@ -230,7 +230,7 @@ fn a_collector_that_is_away_slow_or_broken_changes_nothing() {
     plain.run();
     for (answer, why) in [
         (Some(Answer::Status(500)), "it answers 500"),
-        (Some(Answer::Silence), "were not delivered within 5 s"),
+        (Some(Answer::Silence), "were not delivered within 5000 ms"),
         (None, "onnection refused"),
     ] {
         let (place, collector) = (mini::place(), Receiver::start());

@@ -51,6 +51,87 @@ fn assert_nothing_is_left(place: &Place) {
 }
 
 #[test]
+fn a_backfill_says_what_it_is_going_to_do_how_far_it_is_and_goes_on_after_a_crash() {
+    let place = filled();
+    place.edit(SILVER, "r.amount,", "cast(r.amount + 1 - 1 as decimal(18, 6)) as amount,");
+    let plan = place.medallion(&["--format", "json", "rerun", "--stale", "--dry-run"]).json();
+    let sum = |what: &str| -> i64 {
+        plan["steps"].as_array().unwrap().iter().map(|step| step[what].as_i64().unwrap()).sum()
+    };
+    for total in ["partitions", "rows", "bytes"] {
+        assert!(plan[total].as_i64().unwrap() > 0 && plan[total] == sum(total), "{total}: {plan}");
+    }
+    assert!(plan["estimated_seconds"].as_f64().unwrap() > 0.0, "{plan}");
+    let told = place.medallion(&["rerun", "--stale", "--dry-run"]).ok();
+    assert!(told.contains("s by the pace of past runs"), "{told}");
+    // the newest first, one at a time, killed now and then
+    let newest = place.medallion(&["rerun", "--stale", "--order", "newest", "--max-partitions", "1"]).ok();
+    assert!(
+        newest.contains("2025-08-02..2025-08-02") && newest.contains("1 partitions are left"),
+        "{newest}"
+    );
+    let mut command = place.command(&["rerun", "--stale", "--max-partitions", "1"]);
+    command.env("MEDALLION_KILL_AT", "commit silver.readings");
+    assert_eq!(crate::support::Done::of(command.output().unwrap()).code, None);
+    let mut command = crate::support::medallion();
+    command
+        .arg("--project")
+        .arg(&place.project)
+        .arg("--landing")
+        .arg(&place.landing)
+        .arg("--lake")
+        .arg(&place.lake);
+    command.args(["rerun", "--stale", "--concurrency", "1", "--force"]);
+    let done = crate::support::Done::of(command.output().unwrap()).expect(0);
+    assert!(done.stderr.contains(" rows are computed, about "), "{}", done.stderr);
+    assert_nothing_is_left(&place);
+    Contents::of(&place).assert_equals(&fresh(&place), "a backfill");
+}
+
+#[test]
+fn rows_in_another_order_and_nulls_are_no_difference() {
+    let place = mini::place();
+    // more rows than one batch of a reader holds, and a null among them
+    let lines: Vec<String> = (0..3000)
+        .map(|number| {
+            let line = mini::reading(&format!("{number:05}"), 1, "1");
+            if number == 1 { line } else { line.replace('}', ",\"note\":\"x\"}") }
+        })
+        .collect();
+    let (first, second) = lines.split_at(1500);
+    place.land([&mini::readings("a.jsonl", first), &mini::readings("b.jsonl", second)]);
+    place.run();
+    place.edit(SILVER, "on r.site = s.site\n", "on r.site = s.site\norder by r.id desc\n");
+    let told = place.medallion(&["rerun", "--stale"]).ok();
+    assert!(told.contains("1 partition as before"), "{told}");
+    assert_eq!(place.value("select count(*) from silver.readings"), "3000");
+}
+
+/// What an `--only` leaves is the next run's to balance.
+#[test]
+fn a_rerun_of_one_table_only_does_not_judge_what_it_leaves() {
+    let place = filled();
+    place.edit(RULE, "amount < 0", "amount < -5");
+    place
+        .medallion(&[
+            "rerun",
+            "--select",
+            "bronze.readings",
+            "--from",
+            "2025-08-01",
+            "--to",
+            "2025-08-09",
+            "--only",
+        ])
+        .ok();
+    assert_eq!(place.value("select count(*) from silver.readings where amount < 0"), "0");
+    place.run();
+    place.medallion(&["balance"]).ok();
+    Contents::of(&place).assert_equals(&fresh(&place), "what was left");
+    place.run_idle();
+}
+
+#[test]
 fn comments_and_layout_make_nothing_stale() {
     let place = filled();
     place.edit(SILVER, "left join silver.sites s", "-- where it is\n  LEFT JOIN silver.sites   s");
@@ -290,4 +371,47 @@ fn what_makes_no_sense_is_told() {
     lock.lock().unwrap();
     place.medallion(&["rerun", "--stale"]).expect(5).tells(&["another run holds the lake"]);
     place.medallion(&["rerun", "--stale", "--dry-run"]).ok();
+}
+
+/// Changes of dates that nobody reads concern a table as little after a thousand commits as after one: it says that it
+/// has seen them, or every status would read a thousand log entries.
+#[test]
+fn a_table_that_changes_do_not_concern_says_so_now_and_then() {
+    let place = mini::place();
+    write(
+        &place.project.join("sql/gold/before.sql"),
+        b"select site, cast(date + interval '1 day' as date) as day, count(*) as readings\nfrom silver.readings\ngroup by 1, 2\n",
+    );
+    write(
+        &place.project.join("sql/gold/before.toml"),
+        b"description = \"Of the day before.\"\nkey = [\"site\", \"day\"]\npartition = [\"day\"]\n\
+          dates_of = \"silver.readings\"\ninputs.\"silver.readings\" = { days_before = [1, 1] }\n",
+    );
+    let land = |id: &str, day: u32| {
+        place.land([&mini::readings(&format!("{id}.jsonl"), &[mini::reading(id, day, "1")])])
+    };
+    for number in 0..40 {
+        land(&number.to_string(), 9);
+        place.run();
+    }
+    place.run_idle();
+    let entries = |table: &str| -> Vec<String> {
+        let folder = place.lake.join(table).join("_delta_log");
+        let paths = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        let mut paths: Vec<_> =
+            paths.filter(|path| path.extension().is_some_and(|it| it == "json")).collect();
+        paths.sort();
+        paths.iter().map(|path| std::fs::read_to_string(path).unwrap()).collect()
+    };
+    assert_eq!(entries("silver/readings").len(), 40);
+    let said = entries("gold/before");
+    assert_eq!(said.len(), 2, "{said:?}");
+    assert!(said[1].contains("\"appId\":\"silver.readings\",\"version\":32"), "{}", said[1]);
+    assert!(!said[1].contains("\"add\""), "{}", said[1]);
+    // and what it has seen is not forgotten
+    land("tenth", 10);
+    place.run();
+    assert_eq!(place.value("select readings from gold.before where day = '2025-08-10'"), "40");
+    Contents::of(&place).assert_equals(&fresh(&place), "day by day");
+    place.run_idle();
 }

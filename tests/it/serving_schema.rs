@@ -26,7 +26,10 @@ fn a_missing_keyspace_and_its_tables_are_created_as_declared() {
         let manifest = fs::read_to_string(&path).unwrap();
         fs::write(path, manifest + replication).unwrap();
         let told = served.medallion(&["check", "--connect"]).ok();
-        assert!(told.contains("the next run creates: daily, total"), "{told}");
+        let class = expected.rsplit('.').next().unwrap();
+        assert!(told.contains(&format!("there is no keyspace `{}`", served.space.name)), "{told}");
+        assert!(told.contains(&format!("creates it with replication {{'class': '{class}'")), "{told}");
+        assert!(told.contains("and in it: daily, total"), "{told}");
         served.run();
         served.space.cql.run([format!("use {}", served.space.name).as_str()]);
         served.assert_equal("a created keyspace");
@@ -44,6 +47,15 @@ fn a_missing_keyspace_and_its_tables_are_created_as_declared() {
         assert!(table["compaction"].contains("LeveledCompactionStrategy"), "{table:?}");
         assert_eq!(table["default_time_to_live"], "7776000");
         served.medallion(&["check", "--connect"]).ok();
+        // and again, between two runs
+        served.space.cql.run([format!("drop keyspace {}", served.space.name).as_str()]);
+        served
+            .medallion(&["reconcile"])
+            .expect(3)
+            .tells(&["there is no keyspace", "`medallion publish` creates it"]);
+        assert!(served.run().contains("everything: never published"));
+        served.space.cql.run([format!("use {}", served.space.name).as_str()]);
+        served.assert_equal("a keyspace that was dropped between two runs");
     }
 }
 
@@ -131,6 +143,76 @@ fn columns_are_added_on_request_and_filled() {
 }
 
 #[test]
+fn options_of_a_table_are_compared_and_set_on_request() {
+    let served = served();
+    served.run();
+    served.medallion(&["check", "--connect"]).ok();
+    served.space.cql.run([
+        "alter table daily with compaction = {'class': 'SizeTieredCompactionStrategy'} and comment = 'by hand'",
+    ]);
+    let told = "alter table daily with compaction = {'class': 'LeveledCompactionStrategy'}: `medallion publish --migrate` does it";
+    served.medallion(&["check", "--connect"]).expect(3).tells(&[told]);
+    // no row depends on it
+    served.run();
+    let told = served.medallion(&["publish", "--migrate"]).ok();
+    assert!(told.contains("nothing was written"), "{told}");
+    served.medallion(&["check", "--connect"]).ok();
+}
+
+#[test]
+fn what_can_be_altered_is_told_beside_what_can_not() {
+    let served = served();
+    served
+        .space
+        .cql
+        .run(["create table daily (site text, day date, amount double, primary key ((site), day)) \
+                           with clustering order by (day desc)"]);
+    served.medallion(&["publish", "--migrate"]).expect(3).tells(&[
+        "daily.amount: `double` in cassandra, `decimal`",
+        "alter table daily add readings bigint: `medallion publish --migrate` does it once the rest fits",
+        "alter table daily with default_time_to_live = 7776000",
+    ]);
+    assert!(served.space.cql.try_rows("select readings from daily").is_err());
+}
+
+#[test]
+fn readers_are_told_how_a_table_differs() {
+    let served = served();
+    let question = "select day, readings from daily where site = :site;\n";
+    let site = "title = \"A site\"\n[parameters.site]\ntype = \"text\"\n";
+    write(&served.place.project.join("cql/questions/by_day.cql"), question.as_bytes());
+    write(&served.place.project.join("cql/questions/by_day.toml"), site.as_bytes());
+    served.run();
+    let query = ["query", "by_day", "--param", "site=north", "--store", "cassandra"];
+    served.medallion(&query).ok();
+    served.space.cql.run(["alter table daily drop readings"]);
+    for arguments in [&["reconcile"][..], &["reconcile", "--repair"], &query] {
+        let done = served.medallion(arguments).expect(3).tells(&["alter table daily add readings bigint"]);
+        assert!(!done.stderr.contains("Preparation failed"), "{}", done.stderr);
+    }
+    served.space.cql.run(["drop table daily"]);
+    for arguments in [&["reconcile"][..], &query] {
+        served.medallion(arguments).expect(3).tells(&["lacks daily", "`medallion publish` creates"]);
+    }
+}
+
+#[test]
+fn nodes_that_can_not_be_are_refused() {
+    let served = served();
+    for (contact, told) in [
+        ("db:99999", "a port is a number from 1 to 65535"),
+        ("a:b", "a port is"),
+        ("http://x", "leave out"),
+        (":9042", "the host is missing"),
+        ("127.0.0.1,,x", "the host is missing"),
+    ] {
+        let mut check = served.command(&["check", "--connect"]);
+        let done = crate::support::Done::of(check.env("MEDALLION_CASSANDRA", contact).output().unwrap());
+        done.expect(2).tells(&["is no node of cassandra", told]);
+    }
+}
+
+#[test]
 fn a_column_that_was_lost_is_added_and_filled() {
     let served = served();
     served.run();
@@ -195,6 +277,7 @@ fn the_section_serving_is_validated() {
         ("keyspace = \"k\"\nreplication_factor = 0", "at least one copy"),
         ("keyspace = \"k\"\nreplication_factor = 1\nreplication = { dc = 1 }", "not both"),
         ("keyspace = \"k\"\ntls_key = \"k.pem\"", "belong together"),
+        ("keyspace = \"k\"\nhosts = [\"db:0\"]", "`db:0` is no node of cassandra"),
         ("keyspace = \"k\"\nmax_requests = 0", "between 1 and 4096"),
         ("keyspace = \"k\"\npassword_file = \"p\"", "needs `serving.user`"),
     ] {
@@ -240,7 +323,9 @@ fn users_need_their_password_and_their_rights() {
     write(&served.place.project.join("cql/publish/daily.cql"), b"insert into daily (site, day, amount, readings) values (:site, :day, :amount, :readings) using timestamp :committed_at;\n");
     served.place.land([&first_readings()]);
     served.place.run();
-    served.medallion(&["publish"]).expect(2);
+    let done =
+        served.medallion(&["publish"]).expect(2).tells(&["`serving.user`", "MEDALLION_CASSANDRA_PASSWORD"]);
+    assert!(!done.stderr.contains("SessionBuilder"), "{}", done.stderr);
     let path = served.place.project.join("medallion.toml");
     let manifest = fs::read_to_string(&path).unwrap();
     let with_user = |user: &str| fs::write(&path, format!("{manifest}user = \"{user}\"\n")).unwrap();
@@ -257,7 +342,9 @@ fn users_need_their_password_and_their_rights() {
     };
     with_user("reader");
     served.medallion(&["publish"]).expect(2).tells(&["MEDALLION_CASSANDRA_PASSWORD"]);
-    attempt("wrong").expect(2);
+    let done = attempt("wrong").expect(2).tells(&["refuses the user and the password"]);
+    let told = done.stderr.lines().find(|line| line.starts_with("error:")).unwrap();
+    assert!(told.contains("password: Provided username reader and/or password are incorrect"), "{told}");
     attempt("canary-7f3").expect(2);
     served.space.cql.run([format!("grant all on keyspace {} to reader", served.space.name).as_str()]);
     // a node remembers for two seconds what a role may not do

@@ -7,8 +7,8 @@ use futures::StreamExt;
 use serde::Serialize;
 
 use super::super::Run;
-use super::rows::{History, load, ranges};
-use super::{CONCURRENT_PARTITIONS, gold_version};
+use super::rows::{History, RANGE_ROWS, load, ranges};
+use super::{CONCURRENT_PARTITIONS, census, gold_version, later_writes};
 use crate::error::{Error, Result};
 use crate::project::mart::Mart;
 use crate::store::rows::{Partition, Partitions, cells};
@@ -36,6 +36,9 @@ pub struct Difference {
     pub key: String,
     /// Of a different row, the columns: `total_cost_usd: 1.5 in gold, 2.5 in the store`.
     pub columns: String,
+    /// After a repair, whether it differs no longer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repaired: Option<bool>,
 }
 
 /// What comparing a mart has found.
@@ -47,25 +50,63 @@ pub struct Reconciled {
     pub missing: u64,
     pub extra: u64,
     pub different: u64,
-    /// Partitions that were written again.
+    /// Partitions that were written again and differ no longer.
     pub repaired: u64,
+    /// Rows that still differ.
+    pub left: u64,
+    /// Partitions that differed.
+    #[serde(skip)]
+    partitions: u64,
     /// The first of the rows that differ.
     pub differences: Vec<Difference>,
+    /// Why rows differ after a repair, and what to do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub obstacle: Option<String>,
 }
 
 impl Reconciled {
-    /// Whether the store holds exactly what gold has.
-    pub fn is_equal(&self) -> bool {
-        self.missing + self.extra + self.different == 0
+    /// Rows that differ.
+    fn num_rows(&self) -> u64 {
+        self.missing + self.extra + self.different
     }
 }
 
 /// Compares a mart with what the store holds of it. With `repair` the partitions that differ are written again, as of now:
-/// what somebody else has written carries the clock's time, so no earlier one would prevail.
+/// what somebody else has written carries the clock's time, so no earlier one would prevail. Then they are compared once
+/// more: somebody may have written with a time in the future.
 ///
 /// # Errors
 /// The stores'.
 pub async fn reconcile(
+    run: &Run,
+    store: &dyn ServingStore,
+    mart: &Mart,
+    repair: bool,
+    limit: usize,
+) -> Result<Reconciled> {
+    let mut found = pass(run, store, mart, repair, limit).await?;
+    found.left = found.num_rows();
+    if !repair || found.left == 0 {
+        return Ok(found);
+    }
+    let after = pass(run, store, mart, false, limit).await?;
+    found.left = after.num_rows();
+    found.repaired = found.partitions.saturating_sub(after.partitions);
+    // both passes name rows in the same order, so what is left of the first ones is among the first ones
+    let left: BTreeSet<&str> = after.differences.iter().map(|row| row.key.as_str()).collect();
+    for row in &mut found.differences {
+        row.repaired = Some(!left.contains(row.key.as_str()));
+    }
+    if found.left > 0 {
+        let latest = census(store, mart, run.table(&mart.gold())?).await?.latest;
+        let now = chrono::Utc::now().timestamp_micros();
+        found.obstacle = Some(later_writes(mart, latest.filter(|latest| *latest > now)));
+    }
+    Ok(found)
+}
+
+/// Compares once; with `repair`, writes the partitions that differ.
+async fn pass(
     run: &Run,
     store: &dyn ServingStore,
     mart: &Mart,
@@ -79,13 +120,14 @@ pub async fn reconcile(
     }
     let history = History::of(run, mart)?;
     let mut repairing: Option<State> = None;
-    for range in ranges(table) {
+    for range in ranges(table, RANGE_ROWS) {
         let (gold, live) = tokio::try_join!(
             load(run, mart, history.newest(run, mart)?, range, None),
             store.read(mart, range)
         )?;
         found.rows += gold.by_key.values().map(|partition| partition.num_rows() as u64).sum::<u64>();
         let differing = compare(mart, &gold, &live, limit, &mut found);
+        found.partitions += differing.len() as u64;
         if !repair || differing.is_empty() {
             continue;
         }
@@ -102,7 +144,6 @@ pub async fn reconcile(
             .buffer_unordered(CONCURRENT_PARTITIONS);
         while let Some(written) = writing.next().await {
             written?;
-            found.repaired += 1;
         }
     }
     if let Some(state) = repairing {
@@ -168,7 +209,8 @@ fn compare<'a>(
             }
             if found.differences.len() < limit {
                 let key = describe_key(mart, row);
-                found.differences.push(Difference { mart: mart.name.clone(), kind, key, columns });
+                let mart = mart.name.clone();
+                found.differences.push(Difference { mart, kind, key, columns, repaired: None });
             }
         }
     }
@@ -198,13 +240,9 @@ fn describe_key(mart: &Mart, row: &[u8]) -> String {
 fn describe_columns(mart: &Mart, ours: &[u8], theirs: &[u8]) -> String {
     let columns = mart.insert.values.iter().zip(&mart.types);
     let pairs = cells(ours).zip(cells(theirs)).zip(columns);
-    let differing =
-        pairs.filter(|((ours, theirs), _)| ours != theirs).map(|((ours, theirs), ((name, _), kind))| {
-            format!(
-                "{name}: {} in gold, {} in the store",
-                decode::show(kind, ours),
-                decode::show(kind, theirs)
-            )
-        });
+    let differing = pairs.filter(|((ours, theirs), _)| ours != theirs);
+    let differing = differing.map(|((ours, theirs), ((name, _), kind))| {
+        format!("{name}: {}", decode::show_difference(kind, ours, theirs))
+    });
     differing.collect::<Vec<_>>().join("; ")
 }

@@ -18,11 +18,11 @@ use crate::store::rows::{Partitions, TokenRange};
 use crate::store::state::GoldVersion;
 
 /// Rows that are held at once.
-const RANGE_ROWS: u64 = 500_000;
+pub(super) const RANGE_ROWS: u64 = 500_000;
 
-/// Ranges of tokens of a bounded number of the table's rows.
-pub(super) fn ranges(table: &Table) -> Vec<TokenRange> {
-    let parts = table.num_records().div_ceil(RANGE_ROWS).max(1);
+/// Ranges of tokens of so many of the table's rows each, about.
+pub(super) fn ranges(table: &Table, rows: u64) -> Vec<TokenRange> {
+    let parts = table.num_records().div_ceil(rows).max(1);
     if parts == 1 {
         return vec![TokenRange::ALL];
     }

@@ -5,13 +5,13 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use super::names::{Dataset, Names, stored_columns, stored_inputs};
-use crate::error::Result;
 use crate::flow::Run;
 use crate::flow::checks::CheckResult;
 use crate::flow::report::{Report, Step};
 use crate::project::Project;
+use crate::project::check::{Check, Finds, Kind, Outcome};
 use crate::project::lineage::{ColumnName, Lineage};
-use crate::project::sql::{self, TableName};
+use crate::project::sql::TableName;
 use crate::zone;
 
 /// Who makes the events.
@@ -263,28 +263,23 @@ impl Described<'_> {
     }
 
     /// The tables that checks have read, with what the checks found.
-    ///
-    /// # Errors
-    /// None for a project that was found correct.
-    pub fn checked(&self, report: &Report) -> Result<Vec<Value>> {
+    pub fn checked(&self, report: &Report) -> Vec<Value> {
         let mut by_dataset: std::collections::BTreeMap<Dataset, Vec<Value>> = Default::default();
         for result in &report.checks {
             let Some(check) = self.project.checks.iter().find(|check| check.name == result.name) else {
                 continue;
             };
-            let read =
-                sql::inputs(&check.sql).map_err(|(_, message)| crate::error::Error::project(message))?;
             let mut tables: std::collections::BTreeSet<TableName> = Default::default();
-            for name in read {
-                match self.project.model(&name).is_some_and(|model| model.is_view) {
-                    true => tables.extend(stored_inputs(self.project, self.lineage, &name)),
+            for name in &check.reads {
+                match self.project.model(name).is_some_and(|model| model.is_view) {
+                    true => tables.extend(stored_inputs(self.project, self.lineage, name)),
                     false => {
-                        tables.insert(crate::flow::dirty::stored_table(&name));
+                        tables.insert(crate::flow::dirty::stored_table(name));
                     }
                 }
             }
             for dataset in tables.iter().filter_map(|table| self.dataset(table)) {
-                by_dataset.entry(dataset).or_default().push(assertion(result, &check.sql));
+                by_dataset.entry(dataset).or_default().push(assertion(result, check));
             }
         }
         let datasets = by_dataset.into_iter().map(|(dataset, assertions)| {
@@ -296,7 +291,7 @@ impl Described<'_> {
             });
             shown
         });
-        Ok(datasets.collect())
+        datasets.collect()
     }
 
     /// The job event of a model: what it would do, without a run.
@@ -316,16 +311,33 @@ impl Described<'_> {
     }
 }
 
-fn assertion(result: &CheckResult, query: &str) -> Value {
-    json!({
-        "assertion": "custom_sql",
+fn assertion(result: &CheckResult, check: &Check) -> Value {
+    let mut shown = json!({
+        "assertion": match &check.finds {
+            Finds::Rows(_) => "custom_sql",
+            Finds::Deviations(anomaly) => match anomaly.kind {
+                Kind::Volume => "row_count",
+                Kind::NullRate { .. } => "null_rate",
+                Kind::Freshness { .. } => "freshness",
+            },
+        },
         "name": result.name,
         "description": result.description,
-        "success": result.rows == 0,
+        "success": result.outcome == Outcome::Passed,
         "severity": if result.severity == "fail" { "error" } else { "warn" },
-        "expected": "0",
+        "expected": check.tolerance.warn_above.to_string(),
         "actual": result.rows.to_string(),
-        "content": query,
-        "contentType": "sql",
-    })
+    });
+    match &check.finds {
+        Finds::Rows(query) => {
+            shown["content"] = json!(query);
+            shown["contentType"] = json!("sql");
+        }
+        Finds::Deviations(anomaly) => {
+            if let Kind::NullRate { column } = &anomaly.kind {
+                shown["column"] = json!(column);
+            }
+        }
+    }
+    shown
 }

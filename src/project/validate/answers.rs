@@ -156,5 +156,6 @@ pub(super) async fn question(
         cql: code.text.clone(),
         gold_sql: select.gold_sql,
         table: select.table,
+        limit: select.limit,
     })
 }

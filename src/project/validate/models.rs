@@ -77,7 +77,7 @@ pub(super) async fn models(
 }
 
 /// `gold."m$partitions"` is about `gold.m`.
-fn without_suffix(table: &TableName) -> TableName {
+pub(super) fn without_suffix(table: &TableName) -> TableName {
     let name = table.table.strip_suffix(PARTITIONS_SUFFIX).unwrap_or(&table.table);
     TableName::new(&table.schema, name)
 }

@@ -20,11 +20,10 @@ use scylla::statement::{Consistency, SerialConsistency};
 use super::astra;
 use super::astra::bundle::Bundle;
 use super::astra::tunnel::Tunnel;
+use super::cause;
 use crate::error::{During, Error, Result};
+use crate::project::contact::with_port;
 use crate::project::manifest::ServingManifest;
-
-/// Where Cassandra listens unless somebody says otherwise.
-const DEFAULT_PORT: u16 = 9042;
 
 /// A node that does not answer within this time is not there.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(5);
@@ -155,7 +154,7 @@ impl Target {
             None => None,
         };
         Ok(Some(Target {
-            hosts: hosts.iter().map(|host| with_port(host)).collect(),
+            hosts: hosts.iter().map(|host| with_port(host).map_err(Error::usage)).collect::<Result<_>>()?,
             keyspace: serving.keyspace.to_lowercase(),
             datacenter: serving.datacenter.clone(),
             credentials,
@@ -163,21 +162,6 @@ impl Target {
             translator: None,
             bundle: None,
         }))
-    }
-}
-
-/// `host` or `host:port`; an IPv6 address stands in brackets where it has a port.
-fn with_port(host: &str) -> String {
-    let has_port = match host.rsplit_once(':') {
-        Some((before, port)) => {
-            port.parse::<u16>().is_ok() && (!before.contains(':') || before.ends_with(']'))
-        }
-        None => false,
-    };
-    match has_port {
-        true => host.to_owned(),
-        false if host.contains(':') && !host.starts_with('[') => format!("[{host}]:{DEFAULT_PORT}"),
-        false => format!("{host}:{DEFAULT_PORT}"),
     }
 }
 
@@ -217,12 +201,30 @@ pub fn tls(ca: &Path, client: Option<(PathBuf, PathBuf)>) -> Result<Arc<rustls::
         Some((certificate, key_file)) => {
             let key = PrivateKeyDer::from_pem_file(&key_file)
                 .map_err(|error| wrong(&key_file, "private key").because(error))?;
-            builder
-                .with_client_auth_cert(certificates(&certificate)?, key)
-                .map_err(|error| wrong(&certificate, "certificate that fits the key").because(error))?
+            builder.with_client_auth_cert(certificates(&certificate)?, key).map_err(|error| {
+                match certificate_fault(&error) {
+                    Some(fault) => {
+                        Error::usage(format!("the certificate `{}` {fault}", certificate.display()))
+                    }
+                    None => wrong(&certificate, "certificate that fits the key").because(error),
+                }
+            })?
         }
     };
     Ok(Arc::new(config))
+}
+
+/// Why a certificate of ours can't be used, where that is no matter of its key.
+pub fn certificate_fault(error: &rustls::Error) -> Option<String> {
+    let rustls::Error::InvalidCertificate(fault) = error else {
+        return None;
+    };
+    // what is wrong inside is told by a crate that we do not name
+    let is_old = format!("{fault:?}").contains("UnsupportedCertVersion");
+    Some(match is_old {
+        true => "is of X.509 version 1, and TLS takes version 3 only".to_owned(),
+        false => format!("can't be used: {fault}"),
+    })
 }
 
 /// Connects. The session writes and reads with `LOCAL_QUORUM`, at the replicas of what it asks for; it repeats nothing by
@@ -273,37 +275,26 @@ pub async fn connect(target: &Target) -> Result<Session> {
         if let Some(failure) = tunnel.as_ref().and_then(|tunnel| tunnel.failure()) {
             return Error::unavailable(format!("can't connect to {}", target.place())).because(failure);
         }
-        let text = error.to_string();
+        let (text, place) = (error.to_string(), target.place());
         let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
-        let place = target.place();
-        if says(&["uthentication", "assword"]) {
-            Error::usage(format!("{place} refuses the user and the password")).because(error)
+        let refused = if cause::is_anonymous(&error) {
+            return Error::usage(format!(
+                "{place} asks who we are: name `serving.user` in `medallion.toml`, and give its password in {PASSWORD_VARIABLE} or `serving.password_file`"
+            ));
+        } else if says(&["uthentication", "assword"]) {
+            Error::usage(format!("{place} refuses the user and the password"))
         } else if says(&["ertificate", "UnknownIssuer", "NotValidForName", "fatal alert"]) {
             Error::usage(format!("{place} and this side do not trust each other's certificates"))
-                .because(error)
         } else {
-            Error::unavailable(format!("can't connect to {place}")).because(error)
-        }
+            Error::unavailable(format!("can't connect to {place}"))
+        };
+        refused.because(cause::of_session(&error))
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn hosts_have_a_port() {
-        for (given, expected) in [
-            ("db", "db:9042"),
-            ("db:19042", "db:19042"),
-            ("127.0.0.1", "127.0.0.1:9042"),
-            ("::1", "[::1]:9042"),
-            ("[::1]:1", "[::1]:1"),
-            ("[::1]", "[::1]:9042"),
-        ] {
-            assert_eq!(with_port(given), expected);
-        }
-    }
 
     #[test]
     fn a_secret_is_not_shown() {

@@ -6,7 +6,9 @@
 //! `docs/decisions/0003-publishing.md`.
 
 pub mod astra;
+mod cause;
 pub mod connect;
+mod options;
 mod question;
 mod raw;
 pub mod request;
@@ -26,9 +28,9 @@ pub use self::connect::{Target, connect};
 use self::raw::{Bound, RawRow};
 use self::request::{Throttle, is_invalid, is_there_already, prepare_refusal};
 pub use self::schema::{Plan, STATE_TABLE};
-use super::ServingStore;
 use super::rows::{Partition, Partitions, TokenRange, key_of, push_cell};
 use super::state::State;
+use super::{Census, ServingStore};
 use crate::error::{During, Error, Result};
 use crate::project::Project;
 use crate::project::manifest::ServingManifest;
@@ -47,7 +49,7 @@ const MAX_STATEMENTS: usize = 60_000;
 const PAGE_ROWS: i32 = 2000;
 
 /// What is published of a mart.
-const SELECT_STATE: &str = "select state from medallion_published where mart = ?";
+const SELECT_STATE: &str = "select at, state from medallion_published where mart = ?";
 
 /// A cluster that marts are published to.
 pub struct Cassandra {
@@ -102,11 +104,14 @@ impl Cassandra {
     pub async fn check(&self, project: &Project) -> Result<Plan> {
         if !schema::has_keyspace(self).await? {
             self.may_create_keyspace()?;
+            let keyspace = project.serving.as_ref().map(schema::replication);
             let missing = project.marts.iter().map(|mart| mart.name.clone()).collect();
-            return Ok(Plan { missing, ..Plan::default() });
+            return Ok(Plan { keyspace, missing, ..Plan::default() });
         }
         self.use_keyspace().await?;
-        let plan = schema::compare(self, &project.marts).await?;
+        let mut plan = schema::compare(self, &project.marts).await?;
+        // they stop no run, but who asks wants to know
+        plan.alterations.append(&mut plan.options);
         schema::refuse(self, &plan, false)?;
         let is_there = |table: &String| !plan.missing.contains(table);
         let there: Vec<&Mart> = project.marts.iter().filter(|mart| is_there(&mart.name)).collect();
@@ -120,10 +125,42 @@ impl Cassandra {
         Ok(plan)
     }
 
+    /// Whether anybody has ever published here; from then on statements are of the keyspace.
+    ///
+    /// # Errors
+    /// The cluster's.
+    pub async fn has_state(&self) -> Result<bool> {
+        if !schema::has_keyspace(self).await? {
+            return Ok(false);
+        }
+        self.use_keyspace().await?;
+        Ok(schema::live_tables(self).await?.contains_key(STATE_TABLE))
+    }
+
+    /// Makes sure that the marts' tables are there and as declared, for who is going to read them.
+    ///
+    /// # Errors
+    /// `Project`, column by column, where they are not.
+    pub async fn expect_tables(&self, marts: &[Mart]) -> Result<()> {
+        let plan = schema::compare(self, marts).await?;
+        if !plan.missing.is_empty() {
+            return Err(Error::project(format!(
+                "the keyspace `{}` lacks {}; `medallion publish` creates and fills what is missing",
+                self.keyspace(),
+                plan.missing.join(", ")
+            )));
+        }
+        schema::refuse(self, &plan, false)
+    }
+
+    fn is_astra(&self) -> bool {
+        self.target.bundle.is_some()
+    }
+
     fn may_create_keyspace(&self) -> Result<()> {
-        match self.target.bundle {
-            Some(_) => Err(astra::no_keyspace(self.keyspace(), &self.target.place())),
-            None => Ok(()),
+        match self.is_astra() {
+            true => Err(astra::no_keyspace(self.keyspace(), &self.target.place())),
+            false => Ok(()),
         }
     }
 
@@ -133,17 +170,13 @@ impl Cassandra {
     /// `Project` where there is no such keyspace.
     pub async fn use_keyspace(&self) -> Result<()> {
         self.session.use_keyspace(self.keyspace(), false).await.map_err(|error| match is_invalid(&error) {
-            true if self.target.bundle.is_some() => {
-                astra::no_keyspace(self.keyspace(), &self.target.place()).because(error)
-            }
+            true if self.is_astra() => astra::no_keyspace(self.keyspace(), &self.target.place()),
             true => Error::project(format!(
                 "there is no keyspace `{}`; `medallion publish` creates it",
                 self.keyspace()
-            ))
-            .because(error),
-            false => {
-                Error::unavailable(format!("can't use the keyspace `{}`", self.keyspace())).because(error)
-            }
+            )),
+            false => Error::unavailable(format!("can't use the keyspace `{}`", self.keyspace()))
+                .because(cause::of_using(&error)),
         })
     }
 
@@ -249,16 +282,22 @@ impl Cassandra {
         let mut values = Vec::new();
         push_cell(&mut values, Some(mart.name.as_bytes()));
         let rows = self.rows("reading what is published", &prepared, Bound::Values(&values)).await?;
-        match rows.first().and_then(|row| row.bytes(0)) {
-            None => Ok(None),
-            Some(text) => Ok(Some(serde_json::from_slice(text).map_err(|error| {
-                Error::data(format!(
-                    "the state of `{}` in `{}.{STATE_TABLE}` is damaged; delete the row and publish with `--full`",
-                    mart.name,
-                    self.keyspace()
-                ))
-                .because(error)
-            })?)),
+        let Some(row) = rows.first() else {
+            return Ok(None);
+        };
+        let damaged = |why: String| {
+            Error::data(format!(
+                "the state of `{mart}` in `{}.{STATE_TABLE}` is damaged; `medallion publish --full {mart}` replaces it",
+                self.keyspace(),
+                mart = mart.name
+            ))
+            .because(why)
+        };
+        let state: State = serde_json::from_slice(row.bytes(1).unwrap_or_default())
+            .map_err(|error| damaged(error.to_string()))?;
+        match row.bytes(0) == Some(&state.at.to_be_bytes()) {
+            true => Ok(Some(state)),
+            false => Err(damaged("its columns `at` and `state` tell different times".to_owned())),
         }
     }
 
@@ -325,6 +364,13 @@ impl ServingStore for Cassandra {
         self.compare_and_set(mart, expected, next).await
     }
 
+    async fn forget(&self, mart: &Mart) -> Result<()> {
+        let prepared = self.prepared("delete from medallion_published where mart = ? if exists").await?;
+        let mut values = Vec::new();
+        push_cell(&mut values, Some(mart.name.as_bytes()));
+        self.rows("removing what is published", &prepared, Bound::Values(&values)).await.map(|_| ())
+    }
+
     async fn has_rows(&self, mart: &Mart) -> Result<bool> {
         let prepared = self.prepared(&schema::select_any(mart)).await?;
         Ok(!self.rows(&mart.name, &prepared, Bound::Values(&[])).await?.is_empty())
@@ -371,6 +417,21 @@ impl ServingStore for Cassandra {
             row.0.iter().for_each(|value| push_cell(&mut row_bytes, value.as_deref()));
             key_of(mart, &row_bytes, &mut key);
             found.push(&key, &row_bytes);
+            Ok(())
+        };
+        self.each_row(&mart.name, &prepared, Bound::Values(&bounds(range)), each).await?;
+        Ok(found)
+    }
+
+    async fn census(&self, mart: &Mart, range: TokenRange) -> Result<Census> {
+        let prepared = self.prepared(&schema::select_census(mart)).await?;
+        let mut found = Census::default();
+        let each = |row: RawRow| {
+            let mut numbers = row.0.iter().map(|value| {
+                value.as_ref().and_then(|bytes| bytes.as_slice().try_into().ok()).map(i64::from_be_bytes)
+            });
+            let rows = numbers.next().flatten().unwrap_or(0);
+            found += Census { rows: rows.unsigned_abs(), latest: numbers.flatten().max() };
             Ok(())
         };
         self.each_row(&mart.name, &prepared, Bound::Values(&bounds(range)), each).await?;

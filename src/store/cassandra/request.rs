@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use scylla::errors::{DbError, ExecutionError, PrepareError, RequestAttemptError, UseKeyspaceError};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use super::cause;
 use crate::error::{Error, Result};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -118,7 +119,7 @@ impl Throttle {
                     "{what}: cassandra did not take the request in {} s",
                     self.retry_for.as_secs()
                 ))
-                .because(error));
+                .because(cause::of_request(&error)));
             }
             tracing::debug!(what, %error, ?pause, "repeating a request");
             tokio::time::sleep(scattered(pause)).await;
@@ -193,18 +194,20 @@ pub fn is_invalid(error: &UseKeyspaceError) -> bool {
 /// The error of a request that can't succeed as it is.
 pub fn refusal(what: &str, error: ExecutionError) -> Error {
     let message = format!("{what}: cassandra refused the request");
-    match &error {
+    let refused = match &error {
         ExecutionError::LastAttemptError(RequestAttemptError::DbError(DbError::Unauthorized, _)) => {
-            Error::usage(format!("{message}; grant the user what it needs")).because(error)
+            Error::usage(format!("{message}; grant the user what it needs"))
         }
-        _ => Error::project(message).because(error),
-    }
+        _ => Error::project(message),
+    };
+    refused.because(cause::of_request(&error))
 }
 
 /// As [`refusal`], or `Unavailable`, for preparing.
 pub fn prepare_refusal(what: &str, error: PrepareError) -> Error {
     match is_passing_prepare(&error) {
-        true => Error::unavailable(format!("{what}: cassandra does not answer")).because(error),
+        true => Error::unavailable(format!("{what}: cassandra does not answer"))
+            .because(cause::of_preparing(&error)),
         false => refusal(what, ExecutionError::PrepareError(error)),
     }
 }

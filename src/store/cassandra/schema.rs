@@ -4,9 +4,10 @@
 use std::collections::BTreeMap;
 
 use super::Cassandra;
+use super::options::{self, Options};
 use super::raw::{Bound, RawRow};
 use crate::error::{Error, Result};
-use crate::project::cql::ServingTable;
+use crate::project::cql::{ServingTable, TableOption};
 use crate::project::cql_type::CqlType;
 use crate::project::manifest::ServingManifest;
 use crate::project::mart::Mart;
@@ -30,6 +31,7 @@ pub struct LiveTable {
     /// Name → type, kind, place in its key, order.
     columns: BTreeMap<String, LiveColumn>,
     ttl: u32,
+    options: Options,
 }
 
 #[derive(Debug)]
@@ -43,6 +45,8 @@ struct LiveColumn {
 /// What has to be done before rows can be written.
 #[derive(Debug, Default)]
 pub struct Plan {
+    /// How the keyspace is to be created, where it is missing: its replication.
+    pub keyspace: Option<String>,
     /// Marts whose tables are missing.
     pub missing: Vec<String>,
     /// Column by column, what differs and can't be mended by adding.
@@ -51,6 +55,8 @@ pub struct Plan {
     pub alterations: Vec<String>,
     /// Marts whose tables those change.
     pub altered: Vec<String>,
+    /// Changes of what rows do not depend on.
+    pub options: Vec<String>,
 }
 
 /// Compares the marts' tables with the live ones. Changes nothing.
@@ -73,6 +79,7 @@ fn compare_tables(live: &BTreeMap<String, LiveTable>, marts: &[Mart]) -> Plan {
                 if plan.alterations.len() > before {
                     plan.altered.push(mart.name.clone());
                 }
+                plan.options.extend(options::alterations(&mart.table, &live.options));
             }
         }
     }
@@ -95,7 +102,18 @@ pub async fn has_keyspace(store: &Cassandra) -> Result<bool> {
 /// # Errors
 /// `Usage` where the user may not.
 pub async fn create_keyspace(store: &Cassandra, serving: &ServingManifest) -> Result<()> {
-    let replication = match serving.replication.is_empty() {
+    // both were held against an allow-list when the project was read
+    let statement = format!(
+        "create keyspace if not exists {} with replication = {}",
+        store.keyspace(),
+        replication(serving)
+    );
+    store.define(&statement).await
+}
+
+/// The replication of a keyspace that is created.
+pub fn replication(serving: &ServingManifest) -> String {
+    let class = match serving.replication.is_empty() {
         true => {
             format!("'SimpleStrategy', 'replication_factor': {}", serving.replication_factor.unwrap_or(1))
         }
@@ -104,12 +122,7 @@ pub async fn create_keyspace(store: &Cassandra, serving: &ServingManifest) -> Re
             format!("'NetworkTopologyStrategy'{}", copies.collect::<String>())
         }
     };
-    // both were held against an allow-list when the project was read
-    let statement = format!(
-        "create keyspace if not exists {} with replication = {{'class': {replication}}}",
-        store.keyspace()
-    );
-    store.define(&statement).await
+    format!("{{'class': {class}}}")
 }
 
 /// Creates the missing tables and our own; with `migrate`, adds what can be added. Gives what was done.
@@ -124,8 +137,14 @@ pub async fn prepare(
 ) -> Result<Plan> {
     let plan = compare_tables(live, marts);
     refuse(store, &plan, migrate)?;
-    for statement in &plan.alterations {
-        tracing::info!("{statement}");
+    for statement in plan.alterations.iter().chain(&plan.options) {
+        match migrate {
+            true => tracing::info!("{statement}"),
+            false => {
+                tracing::warn!("{statement}: `medallion publish --migrate` does it");
+                continue;
+            }
+        }
         store.define(statement).await?;
     }
     if !live.contains_key(STATE_TABLE) {
@@ -144,11 +163,11 @@ pub async fn prepare(
 /// `Project` where the plan has differences that `migrate` does not mend.
 pub fn refuse(store: &Cassandra, plan: &Plan, migrate: bool) -> Result<()> {
     let mut told = plan.differences.clone();
-    if !migrate {
+    if !migrate || !told.is_empty() {
+        let does_it = if told.is_empty() { "does it" } else { "does it once the rest fits" };
+        let alterations = plan.alterations.iter();
         told.extend(
-            plan.alterations
-                .iter()
-                .map(|statement| format!("{statement}: `medallion publish --migrate` does it")),
+            alterations.map(|statement| format!("{statement}: `medallion publish --migrate` {does_it}")),
         );
     }
     if told.is_empty() {
@@ -168,16 +187,13 @@ pub fn refuse(store: &Cassandra, plan: &Plan, migrate: bool) -> Result<()> {
 pub async fn live_tables(store: &Cassandra) -> Result<BTreeMap<String, LiveTable>> {
     let mut keyspace = Vec::new();
     push_cell(&mut keyspace, Some(store.keyspace().as_bytes()));
-    let (columns, options) = tokio::try_join!(
+    let (columns, mut options) = tokio::try_join!(
         store.ask(
             "select table_name, column_name, type, kind, position, clustering_order from system_schema.columns \
              where keyspace_name = ?",
             &keyspace,
         ),
-        store.ask(
-            "select table_name, default_time_to_live from system_schema.tables where keyspace_name = ?",
-            &keyspace,
-        ),
+        options::of_tables(store, &keyspace),
     )?;
     let integer = |row: &RawRow, at: usize| {
         row.bytes(at).and_then(|bytes| bytes.try_into().ok()).map_or(0, i32::from_be_bytes)
@@ -192,8 +208,16 @@ pub async fn live_tables(store: &Cassandra) -> Result<BTreeMap<String, LiveTable
         };
         live.entry(row.text(0)).or_default().columns.insert(row.text(1), column);
     }
-    for row in &options {
-        live.entry(row.text(0)).or_default().ttl = integer(row, 1).unsigned_abs();
+    for (name, table) in &mut live {
+        let mut options = options.remove(name).unwrap_or_default();
+        table.ttl = match options.remove("default_time_to_live") {
+            Some(TableOption::Word(seconds)) => seconds.parse().unwrap_or_default(),
+            _ => 0,
+        };
+        // Astra chooses them by itself
+        if !store.is_astra() {
+            table.options = options;
+        }
     }
     Ok(live)
 }
@@ -271,6 +295,16 @@ pub fn select_range(mart: &Mart) -> String {
 pub fn select_keys(mart: &Mart) -> String {
     let key = mart.table.partition_key.join(", ");
     format!("select distinct {key} from {} where token({key}) > ? and token({key}) <= ?", mart.name)
+}
+
+/// How many rows there are in a range of tokens, then the latest write of each column that tells of one: a key has no time
+/// of its own, and a collection has one per item.
+pub fn select_census(mart: &Mart) -> String {
+    let is_key = |at: &usize| mart.partition_key.contains(at) || mart.clustering.contains(at);
+    let telling = (0..mart.types.len()).filter(|at| !is_key(at) && mart.types[*at].is_scalar());
+    let times: String = telling.map(|at| format!(", max(writetime({}))", mart.insert.values[at].0)).collect();
+    let key = mart.table.partition_key.join(", ");
+    format!("select count(*){times} from {} where token({key}) > ? and token({key}) <= ?", mart.name)
 }
 
 /// A select of any row.

@@ -21,11 +21,15 @@ use serde_json::Value;
 use zip::ZipArchive;
 use zip::result::ZipError;
 
+use super::super::connect::certificate_fault;
 use crate::error::{Error, Result};
 
 /// Bundles are of about 12 KiB; what is larger is something else.
 const MAX_BYTES: u64 = 16 * 1024 * 1024;
 const MAX_PART_BYTES: u64 = 1024 * 1024;
+
+/// Some editors begin a file with it.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// What is needed to reach a database.
 pub struct Bundle {
@@ -53,12 +57,14 @@ impl Bundle {
     /// `Usage`, with the part that is missing, damaged or expired.
     pub fn read(path: &Path) -> Result<Bundle> {
         let of_bundle = |error: Error| error.during(format!("secure connect bundle `{}`", path.display()));
-        let file = std::fs::File::open(path)
-            .map_err(|error| of_bundle(Error::usage("can't be read").because(error)))?;
+        let unreadable = |error| of_bundle(Error::usage("can't be read").because(error));
+        // opening a pipe would wait for whoever writes to it
+        if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
+            return Err(of_bundle(Error::usage("is no regular file")));
+        }
+        let file = std::fs::File::open(path).map_err(unreadable)?;
         let mut bytes = Vec::new();
-        file.take(MAX_BYTES + 1)
-            .read_to_end(&mut bytes)
-            .map_err(|error| of_bundle(Error::usage("can't be read").because(error)))?;
+        file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
         if bytes.len() as u64 > MAX_BYTES {
             return Err(of_bundle(Error::usage("it is too large to be a bundle")));
         }
@@ -156,9 +162,12 @@ impl Bundle {
         &self,
         builder: rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert>,
     ) -> Result<ClientConfig> {
-        builder
-            .with_client_auth_cert(self.certificates.clone(), self.key.clone_key())
-            .map_err(|error| wrong("key", "does not belong to the certificate `cert`").because(error))
+        builder.with_client_auth_cert(self.certificates.clone(), self.key.clone_key()).map_err(|error| {
+            match certificate_fault(&error) {
+                Some(fault) => wrong("cert", &format!("{fault}; download a new bundle")),
+                None => wrong("key", "does not belong to the certificate `cert`").because(error),
+            }
+        })
     }
 }
 
@@ -192,14 +201,23 @@ fn part(archive: &mut ZipArchive<Cursor<&[u8]>>, name: &str) -> Result<Vec<u8>> 
 /// Host, port and datacenter.
 fn read_config(bytes: &[u8]) -> Result<(String, u16, Option<String>)> {
     // the file holds passwords of its own: an error must not quote it
-    let config: Value = serde_json::from_slice(bytes).map_err(|_| wrong("config.json", "is no JSON"))?;
+    let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
+    let config: Value = serde_json::from_slice(bytes).map_err(|error| {
+        let place = format!("line {}, column {}", error.line(), error.column());
+        wrong("config.json", &format!("is no JSON ({place}); download the bundle again"))
+    })?;
     let text = |name: &str| config.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
     let host = text("host").ok_or_else(|| wrong("config.json", "names no `host`"))?;
+    if ServerName::try_from(host).is_err() {
+        return Err(wrong("config.json", "has a `host` that is no name of a host"));
+    }
     let port = match config.get("port") {
+        None | Some(Value::Null) => return Err(wrong("config.json", "names no `port`")),
         Some(Value::String(port)) => port.parse().ok(),
-        port => port.and_then(Value::as_u64).and_then(|port| u16::try_from(port).ok()),
+        Some(port) => port.as_u64().and_then(|port| u16::try_from(port).ok()),
     };
-    let port = port.filter(|port| *port > 0).ok_or_else(|| wrong("config.json", "names no `port`"))?;
+    let port = port.filter(|port| *port > 0);
+    let port = port.ok_or_else(|| wrong("config.json", "has a `port` that is no number from 1 to 65535"))?;
     Ok((host.to_owned(), port, text("localDC").map(str::to_owned)))
 }
 
