@@ -37,6 +37,8 @@ pub mod lake;
 pub mod ledger;
 // where questions are answered
 pub mod store;
+// who is told
+pub mod notify;
 // landing data out of nothing
 pub mod generate;
 // when

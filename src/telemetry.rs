@@ -1,12 +1,19 @@
 //! What a run shows while it works: a progress line on a terminal, log lines otherwise.
 
+pub mod otlp;
+
 use std::io::IsTerminal;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Registry};
+
+use self::otlp::Otlp;
 
 /// How much is logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -17,29 +24,58 @@ pub enum Verbosity {
     Trace,
 }
 
-/// Sends log lines to standard error; `MEDALLION_LOG` refines what is logged, module by module.
-pub fn start_logging(verbosity: Verbosity) {
+/// Sends log lines to standard error, where `MEDALLION_LOG` refines what is logged, module by module, and traces and metrics
+/// to where the environment says.
+pub fn start_logging(verbosity: Verbosity) -> Otlp {
+    // spans (`hop`) make traces, and are no part of a log line
     let level = match verbosity {
         Verbosity::Quiet => "error,scylla=off",
         // the driver warns of every connection that it loses; what matters of that is said by us
         Verbosity::Normal => "warn,scylla=off,medallion=info",
-        Verbosity::Verbose => "info,scylla=warn,medallion=debug",
-        Verbosity::Trace => "debug,medallion=trace",
+        Verbosity::Verbose => "info,scylla=warn,medallion=debug,hop=off",
+        Verbosity::Trace => "debug,medallion=trace,hop=off",
     };
     let filter = EnvFilter::try_from_env("MEDALLION_LOG").unwrap_or_else(|_| EnvFilter::new(level));
     let is_terminal = std::io::stderr().is_terminal();
-    // a second subscriber in one process (tests) is not an error
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(is_terminal && std::env::var_os("NO_COLOR").is_none())
-        .with_target(false)
-        .try_init();
+        .with_target(false);
+    let (otlp, complaints) = Otlp::from_environment();
+    // a second subscriber in one process (tests) is not an error
+    let _ = match otlp.tracer() {
+        None => Registry::default().with(lines).with(filter).try_init(),
+        Some(tracer) => {
+            let spans = tracing_opentelemetry::layer()
+                .with_tracer(tracer)
+                .with_location(false)
+                .with_threads(false)
+                .with_target(false)
+                .with_level(false)
+                .with_tracked_inactivity(false)
+                .with_filter(Targets::new().with_target(otlp::SPANS, tracing::Level::INFO));
+            Registry::default().with(lines.with_filter(filter)).with(spans).try_init()
+        }
+    };
+    for complaint in complaints {
+        tracing::warn!("{complaint}");
+    }
+    otlp
 }
 
 /// `1 file`, `2 files`.
 pub fn counted(number: usize, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
+/// `90 s`, `12 min`, `5 h`, `3 days`.
+pub fn duration_text(seconds: i64) -> String {
+    match seconds.max(0) {
+        0..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds / 60),
+        7200..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} days", seconds / 86_400),
+    }
 }
 
 /// The progress of one command.

@@ -8,6 +8,8 @@ use serde_json::{Value, json};
 use super::Places;
 use super::output::{Format, print_text};
 use crate::error::{Error, Result};
+use crate::notify::openlineage;
+use crate::notify::openlineage::event::Described;
 use crate::project::Project;
 use crate::project::lineage::{ColumnName, Lineage};
 use crate::project::sql::TableName;
@@ -54,7 +56,7 @@ pub async fn run(places: &Places, args: &LineageArgs) -> Result<u8> {
     let target = args.what.as_deref().map(|text| Target::parse(text, &lineage)).transpose()?;
     if args.form == Form::Openlineage {
         let table = target.as_ref().map(Target::table);
-        print_text(&openlineage(&project, &lineage, table))?;
+        print_text(&openlineage(places, &project, &lineage, table))?;
         return Ok(0);
     }
     let steps = match &target {
@@ -203,64 +205,13 @@ fn as_tree(start: &str, steps: &Steps) -> String {
     text
 }
 
-/// One job event per model, each on a line: <https://openlineage.io/spec/2-0-2/OpenLineage.json>.
-fn openlineage(project: &Project, lineage: &Lineage, only: Option<&TableName>) -> String {
-    let namespace = format!("medallion://{}", project.name);
-    let producer = concat!("https://crates.io/crates/medallion/", env!("CARGO_PKG_VERSION"));
-    let time = chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Millis, true);
-    let mut text = String::new();
-    for model in project.models.iter().filter(|model| only.is_none_or(|only| *only == model.table)) {
-        let mut fields = serde_json::Map::new();
-        for field in model.schema.fields() {
-            let name = ColumnName { table: model.table.clone(), column: field.name().clone() };
-            let inputs: Vec<Value> = lineage
-                .columns
-                .get(&name)
-                .into_iter()
-                .flatten()
-                .map(|source| {
-                    json!({"namespace": namespace, "name": source.table.to_string(), "field": source.column})
-                })
-                .collect();
-            fields.insert(field.name().clone(), json!({"inputFields": inputs}));
-        }
-        let schema: Vec<Value> = model
-            .schema
-            .fields()
-            .iter()
-            .map(|field| json!({"name": field.name(), "type": field.data_type().to_string()}))
-            .collect();
-        let inputs: Vec<Value> = lineage
-            .tables
-            .get(&model.table)
-            .into_iter()
-            .flatten()
-            .map(|table| json!({"namespace": namespace, "name": table.to_string()}))
-            .collect();
-        let event = json!({
-            "eventTime": time,
-            "producer": producer,
-            "schemaURL": "https://openlineage.io/spec/2-0-2/OpenLineage.json#/$defs/JobEvent",
-            "job": {"namespace": namespace, "name": model.table.to_string(), "facets": {"sql": {
-                "_producer": producer,
-                "_schemaURL": "https://openlineage.io/spec/facets/1-0-1/SQLJobFacet.json",
-                "query": model.sql,
-            }}},
-            "inputs": inputs,
-            "outputs": [{"namespace": namespace, "name": model.table.to_string(), "facets": {
-                "schema": {
-                    "_producer": producer,
-                    "_schemaURL": "https://openlineage.io/spec/facets/1-1-1/SchemaDatasetFacet.json",
-                    "fields": schema,
-                },
-                "columnLineage": {
-                    "_producer": producer,
-                    "_schemaURL": "https://openlineage.io/spec/facets/1-2-0/ColumnLineageDatasetFacet.json",
-                    "fields": fields,
-                },
-            }}],
-        });
-        text.push_str(&format!("{event}\n"));
-    }
-    text
+/// One job event per stored model, each on a line.
+fn openlineage(places: &Places, project: &Project, lineage: &Lineage, only: Option<&TableName>) -> String {
+    let told = places.told(project.lake.as_deref(), project.landing.as_deref());
+    let names = openlineage::names(&project.name, &project.openlineage, told);
+    let described = Described { project, lineage, names: &names };
+    let time = chrono::Utc::now().timestamp_micros();
+    let models = project.stored_models().filter(|model| only.is_none_or(|only| *only == model.table));
+    let events = models.filter_map(|model| described.job_event(&model.table, time));
+    events.map(|event| format!("{event}\n")).collect()
 }

@@ -1,5 +1,6 @@
 //! The command line: one file per command, one match arm per command.
 
+mod alerts;
 mod balance;
 mod check;
 mod checks;
@@ -33,16 +34,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use tracing::{Instrument, Span};
 use url::Url;
 
 use self::output::Format;
 use crate::error::{Error, ErrorKind, Result};
+use crate::flow::report::Report;
 use crate::flow::{Run, lock};
 use crate::lake::{Lake, Root, open_root, parse_location};
+use crate::notify::{self, Ended, Telling};
 use crate::project::Project;
+use crate::project::alerts::Declared;
 use crate::project::manifest::ServingManifest;
 use crate::store::cassandra::{Cassandra, Target};
+use crate::telemetry::otlp::Otlp;
 use crate::telemetry::{self, Progress, Verbosity};
+use crate::trigger::anomalies::Anomalies;
+use crate::trigger::export;
 use crate::zone;
 
 /// Moves landed files through bronze, silver and gold Delta tables, and proves that nothing was lost.
@@ -100,6 +108,12 @@ pub struct Places {
     /// Log errors only
     #[arg(short, long, global = true)]
     pub quiet: bool,
+    /// Who is told of what the command does.
+    #[arg(skip)]
+    telling: Telling,
+    /// Where traces and metrics go.
+    #[arg(skip)]
+    otlp: Otlp,
 }
 
 #[derive(Debug, Subcommand)]
@@ -124,6 +138,8 @@ pub enum Command {
     Status(status::StatusArgs),
     /// Show what runs did
     Runs(runs::RunsArgs),
+    /// Send a test alert, or show the alerts that are open
+    Alerts(alerts::AlertsArgs),
     /// Show the project's checks and how they ended, run by run
     Checks(checks::ChecksArgs),
     /// Show the balance of the last run and of the whole lake
@@ -165,8 +181,8 @@ const GRACE: Duration = Duration::from_secs(2);
 /// # Errors
 /// What stopped it.
 pub async fn run(cli: Cli) -> Result<u8> {
-    let places = cli.places;
-    telemetry::start_logging(match (places.quiet, places.verbose) {
+    let mut places = cli.places;
+    places.otlp = telemetry::start_logging(match (places.quiet, places.verbose) {
         (true, _) => Verbosity::Quiet,
         (false, 0) => Verbosity::Normal,
         (false, 1) => Verbosity::Verbose,
@@ -174,13 +190,64 @@ pub async fn run(cli: Cli) -> Result<u8> {
     });
     let (teller, told) = tokio::sync::oneshot::channel();
     // a stream finishes its batch first, and listens itself
-    if !matches!(cli.command, Command::Stream(_)) {
+    let is_stream = matches!(cli.command, Command::Stream(_));
+    if !is_stream {
         tell_of_end(teller);
     }
-    tokio::select! {
-        // boxed: the futures of all commands in one are deeper than the compiler follows
-        done = Box::pin(command(&places, cli.command)) => done,
+    let mut root = Span::none();
+    if let Some(name) = cli.command.moves_data() {
+        places.telling = places.telling(name);
+        // a stream has no end that a trace could wait for: its steps are traces
+        if !is_stream {
+            root = places.otlp.root(name);
+        }
+    }
+    // boxed: the futures of all commands in one are deeper than the compiler follows
+    let working = Box::pin(command(&places, cli.command)).instrument(root.clone());
+    let done = tokio::select! {
+        done = working => done,
         Ok(()) = told => Ok(TERMINATED),
+    };
+    match &done {
+        Ok(code) => {
+            root.record("exit_code", *code);
+        }
+        Err(error) => {
+            root.record("exit_code", error.kind().exit_code());
+            root.record("otel.status_code", "ERROR");
+            root.record("otel.status_description", error.to_string());
+        }
+    }
+    drop(root);
+    let ended = match &done {
+        Ok(TERMINATED | stream::FORCED) => Ended::Stopped,
+        Ok(code) => Ended::Done(*code),
+        Err(error) => Ended::Failed(error),
+    };
+    let is_stopped = matches!(ended, Ended::Stopped);
+    places.telling.ended(ended).await;
+    places.otlp.close(is_stopped).await;
+    done
+}
+
+impl Command {
+    /// The command's name, where others are told how it ended.
+    fn moves_data(&self) -> Option<&'static str> {
+        match self {
+            Command::Run(_) => Some("run"),
+            Command::Stream(_) => Some("stream"),
+            Command::Rerun(args) => args.moves_data(),
+            Command::Publish(_) => Some("publish"),
+            Command::Reconcile(_) => Some("reconcile"),
+            Command::Quarantine(args) => args.moves_data(),
+            Command::Restore(_) => Some("restore"),
+            Command::Optimize(_) => Some("optimize"),
+            Command::Vacuum(_) => Some("vacuum"),
+            Command::Gc(_) => Some("gc"),
+            // it tells how fresh the tables are
+            Command::Status(args) => args.monitors().then_some("status"),
+            _ => None,
+        }
     }
 }
 
@@ -196,6 +263,7 @@ async fn command(places: &Places, command: Command) -> Result<u8> {
         Command::Sql(args) => sql::run(places, &args).await,
         Command::Status(args) => status::run(places, &args).await,
         Command::Runs(args) => runs::run(places, &args).await,
+        Command::Alerts(args) => alerts::run(places, &args).await,
         Command::Checks(args) => checks::run(places, &args).await,
         Command::Balance => balance::run(places).await,
         Command::Quarantine(args) => quarantine::run(places, &args).await,
@@ -246,12 +314,29 @@ impl Places {
 
     /// The project's lake, made where there is none: for what takes files in.
     fn new_lake(&self, project: &Project) -> Result<Lake> {
-        Lake::open(&self.lake_url(project)?, true)
+        Lake::open(&self.lake_url(project.lake.as_deref())?, true)
+    }
+
+    /// Whom the project wants told of a command, also where the rest of the project is broken.
+    fn telling(&self, command: &'static str) -> Telling {
+        let declared = Declared::read(&self.project);
+        let places = self.told(declared.lake.as_deref(), declared.landing.as_deref());
+        Telling::open(&declared, places, command)
+    }
+
+    /// The places, for who is told.
+    fn told(&self, lake: Option<&str>, landing: Option<&str>) -> notify::Places {
+        let (base, text) = self.place(self.landing.as_deref(), landing, "landing");
+        notify::Places {
+            project: self.project.clone(),
+            lake: self.lake_url(lake).ok(),
+            landing: parse_location(text, &base).ok(),
+        }
     }
 
     /// The project's lake, which must be there.
     async fn lake(&self, project: &Project) -> Result<Lake> {
-        let url = self.lake_url(project)?;
+        let url = self.lake_url(project.lake.as_deref())?;
         let none = || {
             Error::usage(format!("there is no lake at `{url}`; `medallion run` makes it, or mind `--lake`"))
         };
@@ -269,8 +354,8 @@ impl Places {
         if has_lock || lake.has_zone(zone::LEDGER).await? { Ok(lake) } else { Err(none()) }
     }
 
-    fn lake_url(&self, project: &Project) -> Result<Url> {
-        let (base, text) = self.place(self.lake.as_deref(), project.lake.as_deref(), "lake", project);
+    fn lake_url(&self, declared: Option<&str>) -> Result<Url> {
+        let (base, text) = self.place(self.lake.as_deref(), declared, "lake");
         parse_location(text, &base)
     }
 
@@ -286,8 +371,7 @@ impl Places {
     }
 
     fn landing_url(&self, project: &Project) -> Result<Url> {
-        let (base, text) =
-            self.place(self.landing.as_deref(), project.landing.as_deref(), "landing", project);
+        let (base, text) = self.place(self.landing.as_deref(), project.landing.as_deref(), "landing");
         parse_location(text, &base)
     }
 
@@ -306,6 +390,20 @@ impl Places {
             opened => opened.map_err(|error| error.during("opening landing"))?,
         };
         open_run(project, landing, lake, progress).await
+    }
+
+    /// A command has closed its books: whoever wants to be told is.
+    async fn settled(&self, run: &Run, report: &Report, anomalies: &mut Anomalies) {
+        anomalies.look(run).await;
+        // what is wrong with it the run has told
+        let serving = self.telling.wants_store().then(|| self.serving(&run.project).ok().flatten());
+        let target = serving.flatten().map(|(_, target)| target);
+        self.telling.settled(run, report, anomalies.take(true), target.as_ref()).await;
+        if let Some(to) = self.otlp.meter()
+            && let Err(error) = export::report(run, report, &to)
+        {
+            tracing::warn!(%error, "no metrics of this run");
+        }
     }
 
     /// The cluster that marts are published to; `None` where neither the caller nor the project names one.
@@ -338,11 +436,10 @@ impl Places {
         given: Option<&'a str>,
         declared: Option<&'a str>,
         default: &'a str,
-        project: &Project,
     ) -> (PathBuf, &'a str) {
         match given {
             Some(text) => (PathBuf::from("."), text),
-            None => (project.folder.clone(), declared.unwrap_or(default)),
+            None => (self.project.clone(), declared.unwrap_or(default)),
         }
     }
 }

@@ -47,6 +47,9 @@ pub async fn run(places: &Places, args: &PublishArgs) -> Result<u8> {
     let published = serving::publish(&run, &store, &marts, &scope).await;
     progress.finish();
     let published = published?;
+    if let Some((_, target)) = places.serving(&project)? {
+        places.telling.published(&run, &published, &target).await;
+    }
     print_text(&match places.format {
         Format::Json => format!("{}\n", serde_json::to_string_pretty(&published)?),
         _ if published.is_empty() => {

@@ -54,6 +54,17 @@ enum QuarantineCommand {
     Discard(redrive::DiscardArgs),
 }
 
+impl QuarantineArgs {
+    /// The command's name, where it decides over records.
+    pub fn moves_data(&self) -> Option<&'static str> {
+        match &self.command {
+            QuarantineCommand::Redrive(args) => (!args.dry_run).then_some("quarantine redrive"),
+            QuarantineCommand::Discard(args) => (!args.dry_run).then_some("quarantine discard"),
+            _ => None,
+        }
+    }
+}
+
 #[derive(Debug, Args)]
 pub(super) struct Filter {
     /// Only this source

@@ -19,6 +19,7 @@ use crate::flow::report::Report;
 use crate::flow::{self, Run, runs};
 use crate::lake::write::date_text;
 use crate::telemetry::Progress;
+use crate::trigger::anomalies::Anomalies;
 
 #[derive(Debug, Args)]
 pub struct ExportArgs {
@@ -55,7 +56,7 @@ pub struct RedriveArgs {
     reason: String,
     /// Say what bronze would take in, and do nothing
     #[arg(long)]
-    dry_run: bool,
+    pub(super) dry_run: bool,
     #[command(flatten)]
     turn: TurnArgs,
 }
@@ -72,7 +73,7 @@ pub struct DiscardArgs {
     reason: String,
     /// Say how many, and do nothing
     #[arg(long)]
-    dry_run: bool,
+    pub(super) dry_run: bool,
     #[command(flatten)]
     turn: TurnArgs,
 }
@@ -259,19 +260,23 @@ async fn decide(
             flow::finish_begun(&mut run, &mut report).await?;
         }
         let chosen = choose(&run, work.filter).await?;
+        let anomalies = Anomalies::begin(&run, &places.telling)?;
         let done = act(&mut run, chosen).await;
         if let Err(error) = &done
             && error.kind() == ErrorKind::Bug
         {
             let _ = runs::record_error(&mut run, error).await;
         }
-        done.map(|(outcome, report)| (run, outcome, report))
+        done.map(|(outcome, report)| (run, anomalies, outcome, report))
     });
-    let (run, outcome, mut report) = done.await.inspect_err(|_| progress.finish())?;
+    let (run, mut anomalies, outcome, mut report) = done.await.inspect_err(|_| progress.finish())?;
     let served = match work.is_dry {
         true => Ok(()),
         false => publish::follow_up(places, &run, report.as_mut()).await,
     };
+    if let Some(report) = &report {
+        places.settled(&run, report, &mut anomalies).await;
+    }
     progress.finish();
     if places.format == Format::Json {
         let done = json!({"outcome": outcome, "report": report});

@@ -14,6 +14,7 @@ use crate::flow::Run;
 use crate::flow::plan::{self, Order, Plan, Request, Which};
 use crate::flow::report::Report;
 use crate::telemetry::Progress;
+use crate::trigger::anomalies::Anomalies;
 use crate::trigger::batch;
 
 #[derive(Debug, Args)]
@@ -81,6 +82,11 @@ enum OrderName {
 }
 
 impl RerunArgs {
+    /// The command's name, unless it only shows a plan.
+    pub fn moves_data(&self) -> Option<&'static str> {
+        (!self.dry_run).then_some("rerun")
+    }
+
     fn request(&self) -> Result<Request> {
         let which = match (self.stale, self.missing, self.failed) {
             (true, ..) => Which::Stale,
@@ -158,11 +164,13 @@ pub async fn run(places: &Places, args: &RerunArgs) -> Result<u8> {
     let _lock = args.turn.lock(&lake).await?;
     let computed = args.turn.insist(async || {
         let mut run = places.open_on(Arc::clone(&project), lake.clone(), progress.clone()).await?;
+        let anomalies = Anomalies::begin(&run, &places.telling)?;
         let (plan, report) = compute(&mut run, args, &request, places.format).await?;
-        Ok((run, plan, report))
+        Ok((run, anomalies, plan, report))
     });
-    let (run, plan, mut report) = computed.await.inspect_err(|_| progress.finish())?;
+    let (run, mut anomalies, plan, mut report) = computed.await.inspect_err(|_| progress.finish())?;
     let served = publish::follow_up(places, &run, Some(&mut report)).await;
+    places.settled(&run, &report, &mut anomalies).await;
     progress.finish();
     match places.format {
         Format::Json => {

@@ -14,6 +14,7 @@ use crate::flow::lock;
 use crate::flow::report::Report;
 use crate::source::files::NotTaken;
 use crate::telemetry::{Progress, counted};
+use crate::trigger::anomalies::Anomalies;
 use crate::trigger::batch;
 
 #[derive(Debug, Args)]
@@ -46,9 +47,11 @@ pub async fn run(places: &Places, args: &RunArgs) -> Result<u8> {
         wait => lock::wait(&lake, wait).await?,
     };
     let mut run = open_run(project, landing, lake, progress.clone()).await?;
+    let mut anomalies = Anomalies::begin(&run, &places.telling)?;
     let report = batch::run(&mut run, args.full_refresh).await.inspect_err(|_| progress.finish());
     let mut report = report?;
     let served = publish::follow_up(places, &run, Some(&mut report)).await;
+    places.settled(&run, &report, &mut anomalies).await;
     progress.finish();
     match places.format {
         Format::Json => print_text(&format!("{}\n", serde_json::to_string_pretty(&report)?))?,

@@ -10,14 +10,12 @@ use super::output::{Format, print_cells, print_text};
 use super::published::{self, Published};
 use crate::error::{ErrorKind, Result};
 use crate::flow::bronze::{LATE, MAX_EVENT_TIME};
+use crate::flow::freshness::{self, Freshness};
 use crate::flow::model::describe;
 use crate::flow::runs::{self, RunRecord};
 use crate::flow::{Run, checks, decisions, dirty, gate};
 use crate::lake::table::Table;
-use crate::project::model::Model;
-use crate::project::sql::TableName;
-use crate::telemetry::Progress;
-use crate::trigger::meter::duration_text;
+use crate::telemetry::{Progress, duration_text};
 
 #[derive(Debug, Args)]
 #[command(
@@ -77,6 +75,12 @@ struct TableStatus {
     published: Option<Published>,
 }
 
+impl StatusArgs {
+    pub fn monitors(&self) -> bool {
+        self.monitor
+    }
+}
+
 pub async fn run(places: &Places, args: &StatusArgs) -> Result<u8> {
     let run = places.open(Progress::new(false)).await?;
     let last = runs::last(&run.ledger).await?;
@@ -96,6 +100,8 @@ pub async fn run(places: &Places, args: &StatusArgs) -> Result<u8> {
     for problem in &problems {
         tracing::error!("{problem}");
     }
+    let by_the_clock = checks::run_those_by_the_clock(&run).await?;
+    places.telling.looked_at(&run, &by_the_clock).await;
     Ok(if problems.is_empty() { 0 } else { ErrorKind::Data.exit_code() })
 }
 
@@ -232,8 +238,7 @@ async fn collect(run: &Run, last: Option<&RunRecord>) -> Result<Vec<TableStatus>
         status.quarantined = Some(quarantine.num_records());
         status.quarantined_last_run = of_last_run(table.name(), "quarantined");
         status.late_last_run = of_last_run(table.name(), "late");
-        let since = table.snapshot().map(|snapshot| snapshot.timestamp * 1000);
-        judge(&mut status, run, source.freshness, since);
+        judge(&mut status, &freshness::of_source(run, source, run.started_at)?);
         found.push(status);
         if quarantine.version() >= 0 {
             found.push(look(quarantine).await?);
@@ -249,10 +254,7 @@ async fn collect(run: &Run, last: Option<&RunRecord>) -> Result<Vec<TableStatus>
         let withheld: BTreeSet<_> =
             gate::withheld(table).into_iter().map(|withheld| withheld.place).collect();
         status.withheld_partitions = withheld.into_iter().map(gate::place_text).collect();
-        let waiting_since = match work {
-            dirty::Work::Nothing => Some(run.started_at),
-            _ => waiting_since(run, model, table).await?,
-        };
+        judge(&mut status, &freshness::of_model(run, model, &work, run.started_at).await?);
         status.dirty_partitions = match &work {
             dirty::Work::Nothing => 0,
             dirty::Work::Whole => 1,
@@ -261,33 +263,15 @@ async fn collect(run: &Run, last: Option<&RunRecord>) -> Result<Vec<TableStatus>
         if work != dirty::Work::Nothing {
             status.waits = describe(&work);
         }
-        judge(&mut status, run, model.freshness, waiting_since);
         found.push(status);
     }
     Ok(found)
 }
 
-/// When the oldest change that the model has not computed yet was committed.
-async fn waiting_since(run: &Run, model: &Model, table: &Table) -> Result<Option<i64>> {
-    let mut oldest: Option<i64> = None;
-    for (name, version) in dirty::positions(run, model)? {
-        let consumed = table.position(&name).unwrap_or(-1);
-        let Some(input) = TableName::parse(&name).filter(|_| consumed < version) else {
-            continue;
-        };
-        if let Ok(time) = run.table(&input)?.committed_at(consumed + 1).await {
-            oldest = Some(oldest.map_or(time, |oldest| oldest.min(time)));
-        }
-    }
-    Ok(oldest.map(|millis| millis * 1000))
-}
-
-fn judge(status: &mut TableStatus, run: &Run, objective: Option<i64>, since: Option<i64>) {
-    let age = since.map(|since| (run.started_at - since).max(0));
-    status.age_seconds = age.map(|age| age / 1_000_000);
-    status.freshness_seconds = objective.map(|objective| objective / 1_000_000);
-    // what has never come is not fresh
-    status.is_fresh = objective.map(|objective| age.is_some_and(|age| age <= objective));
+fn judge(status: &mut TableStatus, fresh: &Freshness) {
+    status.age_seconds = fresh.age_seconds;
+    status.freshness_seconds = fresh.objective_seconds;
+    status.is_fresh = fresh.is_fresh();
 }
 
 async fn look(table: &Table) -> Result<TableStatus> {

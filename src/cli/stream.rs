@@ -16,14 +16,15 @@ use crate::error::{ErrorKind, Result};
 use crate::flow::lock::{self, Seat};
 use crate::flow::report::Report;
 use crate::telemetry::Progress;
+use crate::trigger::export;
 use crate::trigger::meter::{Meter, Totals};
 use crate::trigger::publisher::Publisher;
 use crate::trigger::stop::Stop;
-use crate::trigger::stream::{self, Options};
+use crate::trigger::stream::{self, Options, Outlets};
 use crate::trigger::watch::Watch;
 
 /// The exit code after a second signal: 128 and the number of SIGINT, as shells have it.
-const FORCED: u8 = 130;
+pub const FORCED: u8 = 130;
 
 /// A plain log gets a line so often.
 const LOG_EVERY: Duration = Duration::from_secs(30);
@@ -77,22 +78,26 @@ pub async fn run(places: &Places, args: &StreamArgs) -> Result<u8> {
         }
     };
     let meter = Arc::new(Meter::default());
+    if let Some(to) = places.otlp.meter() {
+        export::export(&meter, &to);
+    }
     if let Some(address) = args.metrics {
         let bound = metrics::serve(address, Arc::clone(&meter)).await?;
         tracing::info!("metrics at http://{bound}/metrics");
     }
-    let mut publisher = Publisher::new(target);
+    let publisher = Publisher::new(target);
     let mut run = open_run(project, landing, lake, Progress::new(false)).await?;
     let format = places.format;
-    let mut watches = args
+    let watches = args
         .watch
         .iter()
         .map(|name| Watch::begin(&run, name, Box::new(move |rows| print_rows(rows, format))))
         .collect::<Result<Vec<_>>>()?;
+    let mut out = Outlets::new(&run, watches, publisher, places.telling.clone())?;
     let status = Status::begin(!places.quiet, Arc::clone(&meter));
     let options = Options { until_idle: args.until_idle };
     let ended = tokio::select! {
-        ended = stream::run(&mut run, &mut seat, options, &stop, &meter, &mut watches, &mut publisher) => ended,
+        ended = stream::run(&mut run, &mut seat, options, &stop, &meter, &mut out) => ended,
         () = stop.forced() => {
             status.end();
             tracing::warn!("ended at once; the next stream or run continues");
@@ -110,7 +115,7 @@ pub async fn run(places: &Places, args: &StreamArgs) -> Result<u8> {
         _ => print_text(&render(&totals, &report))?,
     }
     // gold is complete and reported; what could not be published is left for the next stream or run
-    publisher.outcome()?;
+    out.publisher.outcome()?;
     Ok(if report.verdict().is_empty() { 0 } else { ErrorKind::Data.exit_code() })
 }
 

@@ -15,6 +15,7 @@ use crate::flow::report::Report;
 use crate::flow::travel::{self, AsOf};
 use crate::project::sql::TableName;
 use crate::telemetry::Progress;
+use crate::trigger::anomalies::Anomalies;
 use crate::trigger::batch;
 use crate::zone;
 
@@ -100,17 +101,21 @@ pub async fn restore(places: &Places, args: &RestoreArgs) -> Result<u8> {
     let _lock = args.turn.lock(&lake).await?;
     let done = args.turn.insist(async || {
         let mut run = places.open_on(Arc::clone(&project), lake.clone(), progress.clone()).await?;
+        let anomalies = Anomalies::begin(&run, &places.telling)?;
         let restored = restore_tables(&mut run, args).await?;
         let report = match args.only {
             true => None,
             false => Some(batch::rerun(&mut run).await?),
         };
-        Ok((run, restored, report))
+        Ok((run, anomalies, restored, report))
     });
-    let (run, restored, mut report) = done.await.inspect_err(|_| progress.finish())?;
+    let (run, mut anomalies, restored, mut report) = done.await.inspect_err(|_| progress.finish())?;
     let verdict = report.as_ref().map(Report::verdict).unwrap_or_default();
     run.lake.sync().await?;
     let served = publish::follow_up(places, &run, report.as_mut()).await;
+    if let Some(report) = &report {
+        places.settled(&run, report, &mut anomalies).await;
+    }
     progress.finish();
     if places.format == Format::Json {
         let done = serde_json::json!({"restored": restored, "report": report});

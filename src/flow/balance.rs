@@ -156,6 +156,7 @@ type Measures = Vec<i128>;
 ///
 /// # Errors
 /// The stores'.
+#[tracing::instrument(target = "hop", name = "balance", skip_all)]
 pub async fn compute(run: &Run) -> Result<Vec<BalanceRow>> {
     run.progress.stage("balance");
     let before: BTreeMap<(String, String), BalanceRow> = stored(run)

@@ -86,6 +86,12 @@ pub struct Ingested {
 ///
 /// # Errors
 /// The stores'.
+#[tracing::instrument(
+    target = "hop",
+    name = "ingest",
+    skip_all,
+    fields(otel.name = %format!("ingest {}", source.name), source = source.name, files = batch.len())
+)]
 pub async fn ingest(run: &Run, source: &Source, batch_id: i64, batch: &[FileRecord]) -> Result<Ingested> {
     let table = run.bronze_of(&source.name)?.clone();
     let quarantine = run.quarantine_of(&source.name)?.clone();

@@ -85,6 +85,7 @@ impl Found {
 ///
 /// # Errors
 /// Those of the queries.
+#[tracing::instrument(target = "hop", name = "checks", skip_all)]
 pub async fn run(run: &Run) -> Result<Vec<CheckResult>> {
     run.progress.stage("checks");
     run_some(run, run.project.checks.iter()).await
@@ -104,6 +105,12 @@ async fn run_some(run: &Run, checks: impl Iterator<Item = &Check>) -> Result<Vec
     results.into_iter().collect()
 }
 
+#[tracing::instrument(
+    target = "hop",
+    name = "check",
+    skip_all,
+    fields(otel.name = %format!("check {}", check.name), check = check.name, rows)
+)]
 async fn run_one(run: &Run, check: &Check) -> Result<CheckResult> {
     let dates = match check.scope {
         CheckScope::All => None,
@@ -132,6 +139,7 @@ async fn run_one(run: &Run, check: &Check) -> Result<CheckResult> {
     if !withheld.is_empty() {
         outcome = outcome.max(Outcome::Withheld);
     }
+    tracing::Span::current().record("rows", found.num_rows());
     Ok(CheckResult {
         name: check.name.clone(),
         description: check.description.clone(),

@@ -17,6 +17,7 @@ use crate::project::source::{Mode, Source};
 ///
 /// # Errors
 /// The stores' and those of the rules.
+#[tracing::instrument(target = "hop", name = "decide", skip_all)]
 pub async fn decide_changed(run: &mut Run) -> Result<()> {
     run.progress.stage("bronze → one row per key");
     let mut todo = Vec::new();

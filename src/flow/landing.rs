@@ -63,6 +63,7 @@ impl Left {
 ///
 /// # Errors
 /// The stores'; `Conflict` where another run writes a batch ahead at the same time.
+#[tracing::instrument(target = "hop", name = "discover", skip_all)]
 pub async fn discover(run: &mut Run) -> Result<Pending> {
     let known_files = ledger::files(&run.ledger.files).await?;
     let mut pending = unfinished(run, &known_files);

@@ -14,6 +14,7 @@ pub mod decisions;
 pub mod dirty;
 pub mod doctor;
 pub mod explain;
+pub mod freshness;
 pub mod gate;
 pub mod ids;
 pub mod inputs;
@@ -201,12 +202,14 @@ async fn waits_for_accounts(run: &Run) -> Result<bool> {
 }
 
 /// Landing → bronze, all sources of a batch at once.
+#[tracing::instrument(target = "hop", name = "landing to bronze", skip_all, fields(batch = batch_id))]
 async fn ingest(
     run: &mut Run,
     batch_id: i64,
     batch: &BTreeMap<String, Vec<ledger::FileRecord>>,
 ) -> Result<Vec<Step>> {
     run.progress.stage("landing → bronze");
+    let started = chrono::Utc::now().timestamp_micros();
     let mut work = FuturesUnordered::new();
     for (name, files) in batch {
         if let Some(source) = run.project.source(name) {
@@ -254,7 +257,7 @@ async fn ingest(
             recent.keep(&source, batch_id, ingested.bronze.version(), ingested.fresh);
         }
         run.forget_decided(&source, &ingested.bronze_commit).await;
-        steps.push(Step::ingested(&source, &ingested.reports));
+        steps.push(Step::ingested(&source, &ingested.reports, started));
         run.bronze.insert(source.name.clone(), ingested.bronze);
         run.quarantine.insert(source.name, ingested.quarantine);
     }

@@ -54,10 +54,18 @@ pub struct Computed {
 ///
 /// # Errors
 /// Those of the query and of the stores; `Data` where the model's key is not unique.
+#[tracing::instrument(
+    target = "hop",
+    name = "compute",
+    skip_all,
+    fields(otel.name = %format!("compute {}", model.table), table = %model.table, rows)
+)]
 pub async fn compute(run: &Run, model: &Model, part: &Part) -> Result<Computed> {
-    compute_part(run, model, part)
+    let computed = compute_part(run, model, part)
         .await
-        .during(|| format!("computing `{}` ({})", model.table, model.file.display()))
+        .during(|| format!("computing `{}` ({})", model.table, model.file.display()))?;
+    tracing::Span::current().record("rows", computed.rows);
+    Ok(computed)
 }
 
 async fn compute_part(run: &Run, model: &Model, part: &Part) -> Result<Computed> {

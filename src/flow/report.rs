@@ -58,6 +58,11 @@ pub struct Step {
     /// Which partitions.
     pub scope: String,
     pub seconds: f64,
+    /// When it was begun and done, microseconds since the epoch.
+    #[serde(skip)]
+    pub started: i64,
+    #[serde(skip)]
+    pub finished: i64,
     pub landed: Option<u64>,
     pub quarantined: Option<u64>,
     /// Records that arrived behind the watermark.
@@ -74,7 +79,7 @@ pub struct Step {
 }
 
 impl Step {
-    pub(super) fn ingested(source: &Source, files: &[FileReport]) -> Self {
+    pub(super) fn ingested(source: &Source, files: &[FileReport], started: i64) -> Self {
         let mut warnings = BTreeMap::new();
         for file in files {
             for (column, count) in &file.warnings {
@@ -87,6 +92,8 @@ impl Step {
             rows: files.iter().map(|file| file.typed).sum(),
             scope: counted(files.len(), "file"),
             seconds: 0.0,
+            started,
+            finished: chrono::Utc::now().timestamp_micros(),
             landed: Some(files.iter().map(|file| file.landed).sum()),
             quarantined: Some(files.iter().map(|file| file.quarantined).sum()),
             late: source.watermark_delay.map(|_| files.iter().map(|file| file.late.records).sum()),
@@ -98,6 +105,7 @@ impl Step {
     }
 
     pub(super) fn computed(model: &Model, part: &Part, computed: &Computed, elapsed: Duration) -> Self {
+        let finished = chrono::Utc::now().timestamp_micros();
         Self {
             table: model.table.to_string(),
             rows: computed.rows,
@@ -106,6 +114,8 @@ impl Step {
                 _ => describe(&part.work),
             },
             seconds: elapsed.as_secs_f64(),
+            started: finished - i64::try_from(elapsed.as_micros()).unwrap_or(0),
+            finished,
             landed: None,
             quarantined: None,
             late: None,
@@ -121,6 +131,7 @@ impl Step {
     fn add(&mut self, later: Step) {
         self.rows += later.rows;
         self.seconds += later.seconds;
+        self.finished = later.finished;
         self.files += later.files;
         self.withheld = later.withheld;
         self.scope = match self.landed {

@@ -80,6 +80,7 @@ enum Work {
 ///
 /// # Errors
 /// The stores'; `Conflict` where the store holds what another lake, or a later state of this one, has published.
+#[tracing::instrument(target = "hop", name = "publish", skip_all)]
 pub async fn publish(
     run: &Run,
     store: &dyn ServingStore,
@@ -119,6 +120,12 @@ pub async fn publish(
     Ok(published.into_iter().flatten().collect())
 }
 
+#[tracing::instrument(
+    target = "hop",
+    name = "publish mart",
+    skip_all,
+    fields(otel.name = %format!("publish {}", mart.name), mart = mart.name)
+)]
 async fn publish_mart(
     run: &Run,
     store: &dyn ServingStore,

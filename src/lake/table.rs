@@ -319,8 +319,16 @@ impl Table {
     ///
     /// # Errors
     /// `Conflict` where another writer changed the same rows, schema or position meanwhile, and the store's.
+    #[tracing::instrument(
+        target = "hop",
+        name = "commit",
+        skip_all,
+        fields(otel.name = %format!("commit {}", self.name), table = self.name, files = commit.adds.len(), version)
+    )]
     pub async fn commit(&mut self, commit: &Commit) -> Result<Outcome> {
-        self.try_commit(commit).await.during(|| format!("committing to `{}`", self.name))
+        let outcome = self.try_commit(commit).await.during(|| format!("committing to `{}`", self.name))?;
+        tracing::Span::current().record("version", self.version());
+        Ok(outcome)
     }
 
     async fn try_commit(&mut self, commit: &Commit) -> Result<Outcome> {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use super::alerts::AlertManifest;
 use super::lenient::Manifest;
 use super::stream::StreamLimits;
 
@@ -19,6 +20,10 @@ pub struct ProjectManifest {
     pub limits: Limits,
     pub stream: StreamLimits,
     pub serving: Option<ServingManifest>,
+    #[serde(default)]
+    pub alerts: Vec<AlertManifest>,
+    #[serde(default)]
+    pub openlineage: OpenLineageManifest,
 }
 
 impl Manifest for ProjectManifest {
@@ -104,6 +109,18 @@ fn default_max_requests() -> usize {
 
 fn default_retry_seconds() -> u64 {
     60
+}
+
+/// Where OpenLineage events go; the environment takes precedence.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OpenLineageManifest {
+    /// Appended to, a line each; relative to the project.
+    pub file: Option<PathBuf>,
+    /// A server: `http://marquez:5000`.
+    pub url: Option<String>,
+    /// Of jobs; `medallion://<project>` by default.
+    pub namespace: Option<String>,
 }
 
 /// `sql/bronze/<source>.toml`.

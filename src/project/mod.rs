@@ -3,6 +3,7 @@
 //! [`Project::load`] reads `medallion.toml`, `sql/` and `cql/`, reports every problem at once with file and line, and
 //! touches no data. No table, column or rule of a domain is known here or anywhere else in the engine.
 
+pub mod alerts;
 pub mod check;
 pub mod contact;
 pub mod cql;
@@ -25,9 +26,10 @@ use std::path::{Path, PathBuf};
 
 use arrow::array::RecordBatch;
 
+use self::alerts::AlertManifest;
 use self::check::Check;
 use self::diagnostics::Problems;
-use self::manifest::{Limits, ParameterManifest, ServingManifest};
+use self::manifest::{Limits, OpenLineageManifest, ParameterManifest, ServingManifest};
 use self::mart::Mart;
 use self::model::Model;
 use self::source::Source;
@@ -45,6 +47,8 @@ pub struct Project {
     pub limits: Limits,
     pub stream: StreamLimits,
     pub serving: Option<ServingManifest>,
+    pub alerts: Vec<AlertManifest>,
+    pub openlineage: OpenLineageManifest,
     /// By name.
     pub sources: Vec<Source>,
     /// Inputs before outputs.

@@ -22,7 +22,7 @@ use super::diagnostics::Diagnostics;
 use super::read::{Text, Written};
 use super::source::{Mode, Source};
 use super::sql::{self, TableName};
-use super::{Generator, Project, Reference, Watch, fingerprint, mart};
+use super::{Generator, Project, Reference, Watch, alerts, fingerprint, mart};
 use crate::engine;
 use crate::generate::query;
 use crate::zone;
@@ -85,6 +85,7 @@ pub(super) async fn validate(folder: &Path, written: Written, found: &mut Diagno
     {
         mart::check_serving(serving, found);
     }
+    alerts::check(&written.project.alerts, found);
     let mut watches = Vec::new();
     for (name, text) in &written.watches {
         planner.plan(text, found).await;
@@ -99,6 +100,8 @@ pub(super) async fn validate(folder: &Path, written: Written, found: &mut Diagno
         limits,
         stream: written.project.stream,
         serving: written.project.serving,
+        alerts: written.project.alerts,
+        openlineage: written.project.openlineage,
         sources,
         models,
         references,

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::telemetry::duration_text;
+
 /// Upper ends of the buckets of durations, in seconds.
-const BUCKETS: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0];
+pub(super) const BUCKETS: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0];
 
 /// The rate that is shown is that of the last micro-batches, over about this long.
 const RATE_WINDOW: Duration = Duration::from_secs(10);
@@ -15,10 +17,85 @@ const RATE_WINDOW: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Meter {
     inner: Mutex<Numbers>,
+    on_duration: OnDuration,
 }
 
+/// Who else is told how long something took: the metric's name, and the time.
+pub(super) type TellDuration = Box<dyn Fn(&'static str, Duration) + Send + Sync>;
+
+#[derive(Default)]
+struct OnDuration(OnceLock<TellDuration>);
+
+impl std::fmt::Debug for OnDuration {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "OnDuration({})", self.0.get().is_some())
+    }
+}
+
+/// Whether a number only grows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Counter,
+    Gauge,
+}
+
+/// A number that is shown, and where it is read off.
+pub(super) struct Number<T> {
+    pub name: &'static str,
+    pub kind: Kind,
+    pub help: &'static str,
+    value: fn(&T) -> Option<f64>,
+}
+
+const fn counter<T>(name: &'static str, help: &'static str, value: fn(&T) -> Option<f64>) -> Number<T> {
+    Number { name, kind: Kind::Counter, help, value }
+}
+
+const fn gauge<T>(name: &'static str, help: &'static str, value: fn(&T) -> Option<f64>) -> Number<T> {
+    Number { name, kind: Kind::Gauge, help, value }
+}
+
+/// One for each source.
+pub(super) static OF_SOURCES: [Number<SourceNumbers>; 7] = [
+    counter("medallion_landed_files_total", "Files taken in.", |s| Some(s.files as f64)),
+    counter("medallion_landed_records_total", "Records that landed.", |s| Some(s.landed as f64)),
+    counter("medallion_typed_records_total", "Records appended to bronze.", |s| Some(s.typed as f64)),
+    counter("medallion_quarantined_records_total", "Records refused on the way into bronze.", |s| {
+        Some(s.quarantined as f64)
+    }),
+    counter("medallion_late_records_total", "Records behind the watermark.", |s| Some(s.late as f64)),
+    gauge("medallion_watermark_timestamp_seconds", "The watermark, in seconds since the epoch.", |s| {
+        s.watermark.map(seconds)
+    }),
+    gauge(
+        "medallion_newest_event_timestamp_seconds",
+        "The newest event time, in seconds since the epoch.",
+        |s| s.newest.map(seconds),
+    ),
+];
+
+/// One for all.
+pub(super) static OF_STREAM: [Number<Numbers>; 5] = [
+    gauge("medallion_backlog_files", "Files found and not yet taken in.", |n| Some(n.backlog_files as f64)),
+    gauge("medallion_unfinished_files", "Files that may still grow.", |n| Some(n.waiting_files as f64)),
+    gauge("medallion_problems", "Problems that the last settle found.", |n| Some(n.num_problems as f64)),
+    counter("medallion_errors_total", "Steps that failed and were repeated.", |n| Some(n.errors as f64)),
+    gauge(
+        "medallion_last_commit_timestamp_seconds",
+        "When the last commit was made, in seconds since the epoch.",
+        |n| n.last_commit.map(seconds),
+    ),
+];
+
+/// Histograms.
+pub(super) const DURATIONS: [(&str, &str); 3] = [
+    ("medallion_micro_batch_duration_seconds", "Landing to bronze."),
+    ("medallion_refresh_duration_seconds", "Bronze to gold."),
+    ("medallion_settle_duration_seconds", "Checks and balance."),
+];
+
 #[derive(Debug)]
-struct Numbers {
+pub(super) struct Numbers {
     started: Instant,
     by_source: BTreeMap<String, SourceNumbers>,
     micro_batches: Durations,
@@ -34,7 +111,7 @@ struct Numbers {
 
 /// What one source has brought.
 #[derive(Debug, Default, Clone)]
-struct SourceNumbers {
+pub(super) struct SourceNumbers {
     files: u64,
     landed: u64,
     typed: u64,
@@ -105,6 +182,7 @@ impl Default for Meter {
                 last_commit: None,
                 recent: Vec::new(),
             }),
+            on_duration: OnDuration::default(),
         }
     }
 }
@@ -138,7 +216,31 @@ impl Meter {
         });
     }
 
+    /// Tells of durations from now on; the first who asks is told.
+    pub(super) fn on_duration(&self, tell: TellDuration) {
+        let _ = self.on_duration.0.set(tell);
+    }
+
+    fn took(&self, (name, _): (&'static str, &str), elapsed: Duration) {
+        if let Some(tell) = self.on_duration.0.get() {
+            tell(name, elapsed);
+        }
+    }
+
+    /// A number of each source that has it.
+    pub(super) fn by_source(&self, number: &Number<SourceNumbers>) -> Vec<(String, f64)> {
+        self.with(|numbers| {
+            let values = numbers.by_source.iter().map(|(name, of)| Some((name.clone(), (number.value)(of)?)));
+            values.flatten().collect()
+        })
+    }
+
+    pub(super) fn value(&self, number: &Number<Numbers>) -> Option<f64> {
+        self.with(|numbers| (number.value)(numbers))
+    }
+
     pub fn micro_batch(&self, elapsed: Duration) {
+        self.took(DURATIONS[0], elapsed);
         self.with(|numbers| {
             numbers.micro_batches.add(elapsed);
             numbers.last_commit = Some(chrono::Utc::now().timestamp_micros());
@@ -146,6 +248,7 @@ impl Meter {
     }
 
     pub fn refreshed(&self, elapsed: Duration) {
+        self.took(DURATIONS[1], elapsed);
         self.with(|numbers| {
             numbers.refreshes.add(elapsed);
             numbers.last_commit = Some(chrono::Utc::now().timestamp_micros());
@@ -153,6 +256,7 @@ impl Meter {
     }
 
     pub fn settled(&self, elapsed: Duration, num_problems: usize) {
+        self.took(DURATIONS[2], elapsed);
         self.with(|numbers| {
             numbers.settles.add(elapsed);
             numbers.num_problems = num_problems;
@@ -223,87 +327,26 @@ impl Meter {
 
     /// The numbers in Prometheus' text format.
     pub fn prometheus(&self) -> String {
-        self.with(|numbers| {
-            let mut text = String::new();
-            let mut of_sources =
-                |name: &str, kind: &str, help: &str, value: fn(&SourceNumbers) -> Option<f64>| {
-                    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
-                    for (source, of_source) in &numbers.by_source {
-                        if let Some(value) = value(of_source) {
-                            let _ = writeln!(text, "{name}{{source=\"{}\"}} {value}", escaped(source));
-                        }
-                    }
-                };
-            of_sources("medallion_landed_files_total", "counter", "Files taken in.", |s| {
-                Some(s.files as f64)
-            });
-            of_sources("medallion_landed_records_total", "counter", "Records that landed.", |s| {
-                Some(s.landed as f64)
-            });
-            of_sources("medallion_typed_records_total", "counter", "Records appended to bronze.", |s| {
-                Some(s.typed as f64)
-            });
-            of_sources(
-                "medallion_quarantined_records_total",
-                "counter",
-                "Records refused on the way into bronze.",
-                |s| Some(s.quarantined as f64),
-            );
-            of_sources("medallion_late_records_total", "counter", "Records behind the watermark.", |s| {
-                Some(s.late as f64)
-            });
-            of_sources(
-                "medallion_watermark_timestamp_seconds",
-                "gauge",
-                "The watermark, in seconds since the epoch.",
-                |s| s.watermark.map(seconds),
-            );
-            of_sources(
-                "medallion_newest_event_timestamp_seconds",
-                "gauge",
-                "The newest event time, in seconds since the epoch.",
-                |s| s.newest.map(seconds),
-            );
-            let mut number = |name: &str, kind: &str, help: &str, value: f64| {
-                let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}");
-            };
-            number(
-                "medallion_backlog_files",
-                "gauge",
-                "Files found and not yet taken in.",
-                numbers.backlog_files as f64,
-            );
-            number(
-                "medallion_unfinished_files",
-                "gauge",
-                "Files that may still grow.",
-                numbers.waiting_files as f64,
-            );
-            number(
-                "medallion_problems",
-                "gauge",
-                "Problems that the last settle found.",
-                numbers.num_problems as f64,
-            );
-            number(
-                "medallion_errors_total",
-                "counter",
-                "Steps that failed and were repeated.",
-                numbers.errors as f64,
-            );
-            if let Some(commit) = numbers.last_commit {
-                number(
-                    "medallion_last_commit_timestamp_seconds",
-                    "gauge",
-                    "When the last commit was made, in seconds since the epoch.",
-                    seconds(commit),
-                );
+        let mut text = String::new();
+        let head = |text: &mut String, name: &str, kind: Kind, help: &str| {
+            let kind = if kind == Kind::Counter { "counter" } else { "gauge" };
+            let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+        };
+        for number in &OF_SOURCES {
+            head(&mut text, number.name, number.kind, number.help);
+            for (source, value) in self.by_source(number) {
+                let _ = writeln!(text, "{}{{source=\"{}\"}} {value}", number.name, escaped(&source));
             }
-            for (name, help, durations) in [
-                ("medallion_micro_batch_duration_seconds", "Landing to bronze.", &numbers.micro_batches),
-                ("medallion_refresh_duration_seconds", "Bronze to gold.", &numbers.refreshes),
-                ("medallion_settle_duration_seconds", "Checks and balance.", &numbers.settles),
-            ] {
+        }
+        for number in &OF_STREAM {
+            if let Some(value) = self.value(number) {
+                head(&mut text, number.name, number.kind, number.help);
+                let _ = writeln!(text, "{} {value}", number.name);
+            }
+        }
+        self.with(|numbers| {
+            let durations = [&numbers.micro_batches, &numbers.refreshes, &numbers.settles];
+            for ((name, help), durations) in DURATIONS.iter().zip(durations) {
                 let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} histogram");
                 for (bucket, count) in BUCKETS.iter().zip(durations.counts) {
                     let _ = writeln!(text, "{name}_bucket{{le=\"{bucket}\"}} {count}");
@@ -314,8 +357,8 @@ impl Meter {
                     "{name}_bucket{{le=\"+Inf\"}} {count}\n{name}_sum {sum}\n{name}_count {count}"
                 );
             }
-            text
-        })
+        });
+        text
     }
 }
 
@@ -337,16 +380,6 @@ fn time_text(micros: i64) -> String {
 /// How long ago a time is, for people.
 fn lag_text(micros: i64) -> String {
     duration_text(chrono::Utc::now().timestamp_micros().saturating_sub(micros) / 1_000_000)
-}
-
-/// `90 s`, `12 min`, `5 h`, `3 days`.
-pub fn duration_text(seconds: i64) -> String {
-    match seconds.max(0) {
-        0..120 => format!("{seconds} s"),
-        120..7200 => format!("{} min", seconds / 60),
-        7200..172_800 => format!("{} h", seconds / 3600),
-        _ => format!("{} days", seconds / 86_400),
-    }
 }
 
 #[cfg(test)]

@@ -19,11 +19,20 @@ pub struct Publisher {
     not_before: Instant,
     wait: Duration,
     failure: Option<Error>,
+    /// Since it was asked last.
+    published: Vec<Publication>,
 }
 
 impl Publisher {
     pub fn new(target: Option<Target>) -> Self {
-        Self { target, store: None, not_before: Instant::now(), wait: RETRY.0, failure: None }
+        Self {
+            target,
+            store: None,
+            not_before: Instant::now(),
+            wait: RETRY.0,
+            failure: None,
+            published: Vec::new(),
+        }
     }
 
     /// Publishes what changed, unless the store has failed just now.
@@ -38,7 +47,38 @@ impl Publisher {
         self.attempt(run).await;
     }
 
+    /// One line per mart: a stream publishes many times between two settles.
+    fn note(&mut self, published: Vec<Publication>) {
+        for publication in published {
+            match self.published.iter_mut().find(|known| known.mart == publication.mart) {
+                None => self.published.push(publication),
+                Some(known) => {
+                    known.rows += publication.rows;
+                    known.partitions += publication.partitions;
+                    known.removed += publication.removed;
+                    known.seconds += publication.seconds;
+                    known.what = publication.what;
+                }
+            }
+        }
+    }
+
+    /// What was published since it was asked last.
+    pub fn take_published(&mut self) -> Vec<Publication> {
+        std::mem::take(&mut self.published)
+    }
+
+    /// Where marts are published.
+    pub fn target(&self) -> Option<&Target> {
+        self.target.as_ref()
+    }
+
     /// Why the last attempt failed, if it did.
+    pub fn failure(&self) -> Option<&Error> {
+        self.failure.as_ref()
+    }
+
+    /// The same, when no attempt will follow.
     ///
     /// # Errors
     /// That of the last attempt.
@@ -53,6 +93,7 @@ impl Publisher {
                 if rows > 0 {
                     tracing::debug!(rows, "published");
                 }
+                self.note(published);
                 self.failure = None;
                 self.wait = RETRY.0;
                 self.not_before = Instant::now();

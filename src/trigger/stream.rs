@@ -14,17 +14,19 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::meter::{Arrived, Meter};
+use super::anomalies::Anomalies;
+use super::export;
+use super::meter::Meter;
 use super::publisher::Publisher;
 use super::stop::Stop;
 use super::watch::Watch;
 use crate::error::{Error, ErrorKind, Result};
-use crate::flow::bronze::MAX_EVENT_TIME;
 use crate::flow::landing::{self, Pending};
 use crate::flow::lock::Seat;
 use crate::flow::report::Report;
-use crate::flow::{self, Run, late};
+use crate::flow::{self, Run};
 use crate::ledger;
+use crate::notify::Telling;
 use crate::project::stream::StreamLimits;
 use crate::source::files::LandedFile;
 use crate::source::follow::Follower;
@@ -34,6 +36,12 @@ const COMPARE_EVERY: Duration = Duration::from_secs(600);
 
 /// Waits between attempts while a store is unavailable: the first, and the longest.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+
+/// How often it is looked at how fresh the tables are, also with nothing new: that is when they are not.
+const FRESHNESS_EVERY: Duration = Duration::from_secs(10);
+
+/// A stream that has failed so often in a row is not about to mend itself: somebody is told.
+const TELLING_FAILURES: u32 = 3;
 
 /// With `--until-idle`, so many failures in a row end the stream.
 const MAX_FAILURES: u32 = 5;
@@ -63,6 +71,23 @@ pub struct Options {
     pub until_idle: bool,
 }
 
+/// Who sees what a stream does.
+pub struct Outlets {
+    pub watches: Vec<Watch>,
+    pub publisher: Publisher,
+    pub telling: Telling,
+    anomalies: Anomalies,
+}
+
+impl Outlets {
+    /// # Errors
+    /// As [`Anomalies::begin`].
+    pub fn new(run: &Run, watches: Vec<Watch>, publisher: Publisher, telling: Telling) -> Result<Outlets> {
+        let anomalies = Anomalies::begin(run, &telling)?;
+        Ok(Outlets { watches, publisher, telling, anomalies })
+    }
+}
+
 /// Follows landing until it is asked to stop, or idle; returns the report of the last settle.
 ///
 /// # Errors
@@ -73,15 +98,14 @@ pub async fn run(
     options: Options,
     stop: &Stop,
     meter: &Arc<Meter>,
-    watches: &mut [Watch],
-    publisher: &mut Publisher,
+    out: &mut Outlets,
 ) -> Result<Report> {
     run.command = "stream".to_owned();
     run.lake.checkpoint_in_background();
     run.remember_recent(run.project.stream.ids_bytes);
     let mut tries = Tries::default();
     loop {
-        let mut stream = Stream::begin(run, seat, options, stop, meter, watches, publisher);
+        let mut stream = Stream::begin(run, seat, options, stop, meter, out);
         let ended = stream.work(&mut tries).await;
         let is_fenced = stream.is_fenced;
         let error = match ended {
@@ -101,6 +125,10 @@ pub async fn run(
                     return Err(error);
                 }
                 meter.failed();
+                out.telling.failed(&error);
+                if tries.failures >= TELLING_FAILURES {
+                    out.telling.stumbled("stream", Some(&error));
+                }
                 let wait = RETRY.0.saturating_mul(1 << (tries.failures - 1).min(5)).min(RETRY.1);
                 tracing::error!("{error}; nothing is lost, trying again in {} s", wait.as_secs());
                 wait
@@ -118,6 +146,7 @@ pub async fn run(
                 Ok(()) => break,
                 Err(error) if error.kind() == ErrorKind::Unavailable && !options.until_idle => {
                     meter.failed();
+                    out.telling.stumbled("stream", Some(&error));
                     tracing::error!("{error}; trying again");
                     wait = RETRY.1;
                 }
@@ -159,8 +188,7 @@ struct Stream<'a> {
     options: Options,
     stop: &'a Stop,
     meter: &'a Arc<Meter>,
-    watches: &'a mut [Watch],
-    publisher: &'a mut Publisher,
+    out: &'a mut Outlets,
     report: Report,
     /// Found and not yet taken in: the oldest first.
     backlog: BTreeMap<(i64, String), LandedFile>,
@@ -176,6 +204,7 @@ struct Stream<'a> {
     last_refresh: (Instant, Duration),
     last_settle: Instant,
     last_compare: Instant,
+    last_freshness: Instant,
     /// The lake is another's, for good.
     is_fenced: bool,
 }
@@ -187,8 +216,7 @@ impl<'a> Stream<'a> {
         options: Options,
         stop: &'a Stop,
         meter: &'a Arc<Meter>,
-        watches: &'a mut [Watch],
-        publisher: &'a mut Publisher,
+        out: &'a mut Outlets,
     ) -> Self {
         let limits = run.project.stream.clone();
         let report = Report::begin(run);
@@ -201,8 +229,7 @@ impl<'a> Stream<'a> {
             options,
             stop,
             meter,
-            watches,
-            publisher,
+            out,
             report,
             backlog: BTreeMap::new(),
             record_bytes: RECORD_BYTES,
@@ -214,6 +241,7 @@ impl<'a> Stream<'a> {
             last_refresh: (now, Duration::ZERO),
             last_settle: now,
             last_compare: now,
+            last_freshness: now,
             is_fenced: false,
         }
     }
@@ -242,7 +270,7 @@ impl<'a> Stream<'a> {
             self.limits.quiet,
         );
         self.backlog.clear();
-        self.note_event_times()?;
+        export::note_event_times(self.meter, self.run)?;
         // what comes from now on can be appended at once where nothing from before is left
         self.has_refreshed = flow::is_up_to_date(self.run).await?;
         if !pending.batches.is_empty() {
@@ -280,8 +308,12 @@ impl<'a> Stream<'a> {
                 self.num_batches = 0;
             }
             if self.is_settle_due() {
-                self.settle().await?;
+                self.settle(false).await?;
                 *tries = Tries::default();
+            }
+            if self.last_freshness.elapsed() >= FRESHNESS_EVERY {
+                self.out.telling.look_at_freshness(self.run).await;
+                self.last_freshness = Instant::now();
             }
             let is_idle = !has_worked && self.backlog.is_empty() && look.num_waiting == 0;
             if self.options.until_idle && is_idle {
@@ -308,7 +340,7 @@ impl<'a> Stream<'a> {
         self.run.reopen().await?;
         flow::interventions::resume(self.run).await?;
         self.report.run_id = Some(self.run.id);
-        self.note_event_times()?;
+        export::note_event_times(self.meter, self.run)?;
         self.is_dirty = true;
         self.has_refreshed = flow::is_up_to_date(self.run).await?;
         self.is_unsettled = true;
@@ -332,12 +364,14 @@ impl<'a> Stream<'a> {
     }
 
     /// Landing → bronze.
+    #[tracing::instrument(target = "hop", name = "micro-batch", skip_all)]
     async fn micro_batch(&mut self, pending: Pending) -> Result<()> {
         let begun = Instant::now();
         let num_files: usize = pending.batches.values().flat_map(|batch| batch.values()).map(Vec::len).sum();
         let bytes: i64 =
             pending.batches.values().flat_map(|batch| batch.values().flatten()).map(|file| file.bytes).sum();
         let num_steps = self.report.steps.len();
+        self.out.telling.begun();
         self.report.new_files += pending.num_new_files;
         flow::take_in(self.run, &pending, &mut self.report).await?;
         self.run.lake.sync().await?;
@@ -346,20 +380,10 @@ impl<'a> Stream<'a> {
         for step in &self.report.steps[num_steps..] {
             let landed = step.landed.unwrap_or(0);
             records += landed;
-            let source = step.table.split_once('.').map_or(step.table.as_str(), |(_, source)| source);
-            self.meter.arrived(
-                source,
-                Arrived {
-                    files: step.files as u64,
-                    landed,
-                    typed: step.rows,
-                    quarantined: step.quarantined.unwrap_or(0),
-                    late: step.late.unwrap_or(0),
-                },
-            );
+            export::count(self.meter, step);
         }
         self.report.fold_steps();
-        self.note_event_times()?;
+        export::note_event_times(self.meter, self.run)?;
         self.meter.micro_batch(elapsed);
         if records > 0 {
             let seen = bytes as f64 / records as f64;
@@ -380,16 +404,6 @@ impl<'a> Stream<'a> {
         Ok(())
     }
 
-    fn note_event_times(&self) -> Result<()> {
-        for source in &self.run.project.sources {
-            if let Some(watermark) = late::watermark(self.run, source)? {
-                let newest = self.run.bronze_of(&source.name)?.position(MAX_EVENT_TIME);
-                self.meter.event_time(&source.name, newest, Some(watermark));
-            }
-        }
-        Ok(())
-    }
-
     /// Files that wait get at least as much of the time as refreshing takes.
     fn is_refresh_due(&self) -> bool {
         let (ended, took) = self.last_refresh;
@@ -403,6 +417,7 @@ impl<'a> Stream<'a> {
         self.is_dirty && ended.elapsed() >= pause
     }
 
+    #[tracing::instrument(target = "hop", name = "refresh", skip_all)]
     async fn refresh(&mut self) -> Result<()> {
         let begun = Instant::now();
         // what came before this process is computed once; from then on what is new can be appended
@@ -416,14 +431,15 @@ impl<'a> Stream<'a> {
         self.last_refresh = (Instant::now(), begun.elapsed());
         self.meter.refreshed(begun.elapsed());
         self.is_dirty = false;
-        self.publisher.follow(self.run).await;
+        self.out.publisher.follow(self.run).await;
         self.look_at_watches().await
     }
 
     async fn look_at_watches(&mut self) -> Result<()> {
-        for watch in self.watches.iter_mut() {
+        for watch in &mut self.out.watches {
             watch.look(self.run).await?;
         }
+        self.out.anomalies.look(self.run).await;
         Ok(())
     }
 
@@ -433,7 +449,8 @@ impl<'a> Stream<'a> {
     }
 
     /// Everything is computed, checked and balanced, and the report is in the ledger.
-    async fn settle(&mut self) -> Result<Report> {
+    #[tracing::instrument(target = "hop", name = "settle", skip_all)]
+    async fn settle(&mut self, is_last: bool) -> Result<Report> {
         let begun = Instant::now();
         if self.last_compare.elapsed() >= COMPARE_EVERY {
             let known = ledger::files(&self.run.ledger.files).await?;
@@ -452,7 +469,8 @@ impl<'a> Stream<'a> {
         self.report.fold_steps();
         self.look_at_watches().await?;
         flow::settle(self.run, &mut self.report).await?;
-        self.publisher.follow(self.run).await;
+        self.out.publisher.follow(self.run).await;
+        self.tell(is_last).await;
         self.run.begin_again().await;
         let mut next = Report::begin(self.run);
         next.left_in_landing(self.report.left.clone());
@@ -468,9 +486,19 @@ impl<'a> Stream<'a> {
         Ok(report)
     }
 
+    /// Others are told what the settle has found.
+    async fn tell(&mut self, is_last: bool) {
+        self.report.published = self.out.publisher.take_published();
+        let (telling, publisher) = (&self.out.telling, &self.out.publisher);
+        let news = self.out.anomalies.take(is_last);
+        telling.settled(self.run, &self.report, news, publisher.target()).await;
+        telling.stumbled("publish", publisher.failure());
+        self.last_freshness = Instant::now();
+    }
+
     async fn end(&mut self) -> Result<Report> {
-        let report = self.settle().await?;
-        self.publisher.finish(self.run).await;
+        let report = self.settle(true).await?;
+        self.out.publisher.finish(self.run).await;
         Ok(report)
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::hash::{BuildHasher, Hasher};
+use std::sync::Arc;
 
 use arrow::array::{BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
@@ -11,6 +12,7 @@ use datafusion::prelude::SessionContext;
 use crate::engine;
 use crate::error::{During, Error, Result};
 use crate::flow::{Run, dirty, inputs};
+use crate::lake::table::Table;
 use crate::project::sql::{self, TableName};
 use crate::zone;
 
@@ -25,8 +27,11 @@ pub struct Watch {
     name: String,
     query: String,
     inputs: BTreeSet<TableName>,
-    /// The versions that were looked at.
-    looked_at: BTreeMap<TableName, i64>,
+    /// The tables as they were looked at.
+    looked_at: BTreeMap<TableName, Table>,
+    /// Dates whose rows from before are known not to be new.
+    known_dates: BTreeSet<i32>,
+    has_looked: bool,
     shown: HashSet<u64>,
     hasher: ahash::RandomState,
     show: Show,
@@ -51,17 +56,23 @@ impl Watch {
             query: watch.sql.clone(),
             inputs,
             looked_at: BTreeMap::new(),
+            known_dates: BTreeSet::new(),
+            has_looked: false,
             shown: HashSet::new(),
             hasher: ahash::RandomState::new(),
             show,
         };
-        found.looked_at = found.versions(run);
+        found.looked_at = found.tables(run);
         Ok(found)
     }
 
-    fn versions(&self, run: &Run) -> BTreeMap<TableName, i64> {
-        let tables = self.inputs.iter().map(dirty::stored_table);
-        tables.filter_map(|name| Some((name.clone(), run.table(&name).ok()?.version()))).collect()
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn tables(&self, run: &Run) -> BTreeMap<TableName, Table> {
+        let names = self.inputs.iter().map(dirty::stored_table);
+        names.filter_map(|name| Some((name.clone(), run.table(&name).ok()?.clone()))).collect()
     }
 
     /// Shows the rows that were not there before.
@@ -69,18 +80,29 @@ impl Watch {
     /// # Errors
     /// Those of the query, and of showing.
     pub async fn look(&mut self, run: &Run) -> Result<()> {
-        let versions = self.versions(run);
-        if versions == self.looked_at {
+        let tables = self.tables(run);
+        let version_before = |name: &TableName| self.looked_at.get(name).map_or(-1, Table::version);
+        if tables.iter().all(|(name, table)| table.version() == version_before(name)) {
             return Ok(());
         }
         let mut dates = BTreeSet::new();
-        for name in versions.keys() {
-            let since = self.looked_at.get(name).copied().unwrap_or(-1);
-            let changed = run.table(name)?.changed_since(since, 1).await?;
+        for (name, table) in &tables {
+            let changed = table.changed_since(version_before(name), 1).await?;
             dates.extend(dirty::dates_of(changed.unwrap_or_default()));
         }
-        self.looked_at = versions;
-        let rows = self.rows(run, &dates).await.during(|| format!("watching `{}`", self.name))?;
+        let during = || format!("watching `{}`", self.name);
+        let unknown: BTreeSet<i32> = &dates - &self.known_dates;
+        let before = match self.has_looked && unknown.is_empty() {
+            true => Vec::new(),
+            false => self.rows_before(run, &unknown).await.during(during)?,
+        };
+        let rows = self.rows(run, &dates).await.during(during)?;
+        for batch in &before {
+            self.new_rows(batch)?;
+        }
+        self.known_dates.extend(unknown);
+        self.has_looked = true;
+        self.looked_at = tables;
         let rows = rows.iter().map(|batch| self.new_rows(batch)).collect::<Result<Vec<_>>>()?;
         if rows.iter().any(|batch| batch.num_rows() > 0) {
             (self.show)(&rows)?;
@@ -95,6 +117,23 @@ impl Watch {
             let partition = run.declared(&dirty::stored_table(input))?.1;
             let wanted = (!partition.is_empty()).then(|| dates.clone());
             inputs::register_input(run, &context, input, wanted).await?;
+        }
+        Ok(context.sql(&self.query).await?.collect().await?)
+    }
+
+    /// The rows of these dates when the tables were looked at last. What a source's rules accept has no past.
+    async fn rows_before(&self, run: &Run, dates: &BTreeSet<i32>) -> Result<Vec<RecordBatch>> {
+        let context: SessionContext = engine::context(&run.state);
+        inputs::register_references(run, &context)?;
+        for input in self.inputs.iter().filter(|input| input.schema != zone::REFERENCE) {
+            let stored = dirty::stored_table(input);
+            let Some(table) = self.looked_at.get(&stored).filter(|_| stored == *input) else {
+                return Ok(Vec::new());
+            };
+            let (schema, partition) = run.declared(&stored)?;
+            let wanted = (!partition.is_empty()).then(|| dates.clone());
+            let rows = run.scan(table, schema, &partition, wanted.as_ref())?;
+            engine::register(&context, input, Arc::new(rows));
         }
         Ok(context.sql(&self.query).await?.collect().await?)
     }

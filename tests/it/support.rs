@@ -98,6 +98,14 @@ impl Place {
         command
     }
 
+    /// The same, with its log.
+    pub fn told_command(&self, arguments: &[&str]) -> Command {
+        let mut command = medallion();
+        command.arg("--project").arg(&self.project).env("NO_COLOR", "1");
+        command.arg("--landing").arg(&self.landing).arg("--lake").arg(&self.lake).args(arguments);
+        command
+    }
+
     /// Runs the binary to its end.
     pub fn medallion(&self, arguments: &[&str]) -> Done {
         Done::of(self.command(arguments).output().unwrap())
@@ -193,7 +201,8 @@ pub fn plain(value: &Value) -> String {
 pub fn medallion() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_medallion"));
     for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("MEDALLION_") {
+        if ["MEDALLION_", "OPENLINEAGE_", "OTEL_"].iter().any(|ours| name.to_string_lossy().starts_with(ours))
+        {
             command.env_remove(name);
         }
     }
