@@ -337,13 +337,18 @@ impl Places {
     /// The project's lake, which must be there.
     async fn lake(&self, project: &Project) -> Result<Lake> {
         let url = self.lake_url(project.lake.as_deref())?;
-        let none = || {
+        self.lake_if_any(project).await?.ok_or_else(|| {
             Error::usage(format!("there is no lake at `{url}`; `medallion run` makes it, or mind `--lake`"))
-        };
+        })
+    }
+
+    /// The project's lake, where there is one.
+    async fn lake_if_any(&self, project: &Project) -> Result<Option<Lake>> {
+        let url = self.lake_url(project.lake.as_deref())?;
         if let Ok(folder) = url.to_file_path()
             && !is_there(&folder)?
         {
-            return Err(none());
+            return Ok(None);
         }
         let lake = Lake::open(&url, false)?;
         // a first run that finds nothing leaves its lock only
@@ -351,7 +356,7 @@ impl Places {
             Some(folder) => is_there(&folder.join(lock::WRITES))?,
             None => false,
         };
-        if has_lock || lake.has_zone(zone::LEDGER).await? { Ok(lake) } else { Err(none()) }
+        Ok((has_lock || lake.has_zone(zone::LEDGER).await?).then_some(lake))
     }
 
     fn lake_url(&self, declared: Option<&str>) -> Result<Url> {

@@ -9,7 +9,7 @@ use super::status::time_text;
 use crate::error::{Error, Result};
 use crate::flow::balance::BalanceRow;
 use crate::flow::runs::{self, RunRecord};
-use crate::telemetry::Progress;
+use crate::telemetry::{Progress, counted};
 
 #[derive(Debug, Args)]
 pub struct RunsArgs {
@@ -160,10 +160,13 @@ fn show(run: &RunRecord, format: Format) -> Result<u8> {
                 outcome => outcome,
             };
             page.push_str(&format!(
-                "\ncheck `{}` ({}): {} rows of which this is not true: {}",
+                "\ncheck `{}` ({}): {} of which this is not true: {}",
                 text(&check["name"]),
                 text(outcome),
-                check["rows"],
+                counted(
+                    check["rows"].as_u64().and_then(|rows| usize::try_from(rows).ok()).unwrap_or(0),
+                    "row"
+                ),
                 text(&check["description"])
             ));
             for detail in check["details"].as_array().into_iter().flatten() {

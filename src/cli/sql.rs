@@ -37,7 +37,10 @@ pub async fn run(places: &Places, args: &SqlArgs) -> Result<u8> {
         _ => Error::usage(message),
     })?;
     let mut run = places.open(Progress::new(false)).await?;
-    let batches = rows(&mut run, args).await.map_err(|error| match error.kind() {
+    if let Some(as_of) = args.as_of {
+        run.travel(as_of, &args.query).await?;
+    }
+    let batches = rows(&run, args).await.map_err(|error| match error.kind() {
         // it is the caller's query, not the project or its data
         ErrorKind::Project | ErrorKind::Data => Error::usage(error.to_string()),
         _ => error,
@@ -46,10 +49,7 @@ pub async fn run(places: &Places, args: &SqlArgs) -> Result<u8> {
     Ok(0)
 }
 
-async fn rows(run: &mut Run, args: &SqlArgs) -> Result<Vec<RecordBatch>> {
-    if let Some(as_of) = args.as_of {
-        run.travel(as_of, &args.query).await?;
-    }
+async fn rows(run: &Run, args: &SqlArgs) -> Result<Vec<RecordBatch>> {
     let context = engine::context(&run.state);
     checks::register_inputs(run, &context, &args.query).await?;
     let read_only =

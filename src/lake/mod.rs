@@ -13,8 +13,8 @@ pub mod write;
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::TryStreamExt;
 use object_store::aws::AmazonS3Builder;
@@ -26,6 +26,7 @@ use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use object_store::{ObjectStore, ObjectStoreScheme};
+use tokio::task::JoinSet;
 use url::Url;
 
 use self::durable::Durable;
@@ -47,6 +48,8 @@ struct Inner {
     process: String,
     counter: AtomicU64,
     checkpoints_in_background: AtomicBool,
+    /// Those being written.
+    checkpoints: Mutex<JoinSet<()>>,
 }
 
 impl fmt::Debug for Lake {
@@ -200,6 +203,7 @@ impl Lake {
                 process,
                 counter: AtomicU64::new(0),
                 checkpoints_in_background: AtomicBool::new(false),
+                checkpoints: Mutex::default(),
             }),
         }
     }
@@ -228,13 +232,26 @@ impl Lake {
         self.inner.folder.as_deref()
     }
 
-    /// From now on a commit does not wait for the checkpoint that it makes due.
+    /// From now on a commit does not wait for the checkpoint that it makes due; [`Self::checkpoints_written`] does.
     pub fn checkpoint_in_background(&self) {
         self.inner.checkpoints_in_background.store(true, Ordering::Relaxed);
     }
 
     fn checkpoints_in_background(&self) -> bool {
         self.inner.checkpoints_in_background.load(Ordering::Relaxed)
+    }
+
+    fn spawn_checkpoint(&self, checkpoint: impl Future<Output = ()> + Send + 'static) {
+        let mut checkpoints = self.inner.checkpoints.lock().unwrap_or_else(PoisonError::into_inner);
+        while checkpoints.try_join_next().is_some() {}
+        checkpoints.spawn(checkpoint);
+    }
+
+    /// Waits for checkpoints that are written in the background: a runtime that ends before them tears them in two.
+    pub async fn checkpoints_written(&self) {
+        let mut checkpoints =
+            std::mem::take(&mut *self.inner.checkpoints.lock().unwrap_or_else(PoisonError::into_inner));
+        while checkpoints.join_next().await.is_some() {}
     }
 
     /// A name that no other call and no other process gets.

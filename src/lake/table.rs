@@ -555,7 +555,7 @@ impl Table {
         }
         if self.lake.checkpoints_in_background() {
             let table = self.clone();
-            tokio::spawn(async move { table.checkpoint_or_warn(version).await });
+            self.lake.spawn_checkpoint(async move { table.checkpoint_or_warn(version).await });
         } else {
             self.checkpoint_or_warn(version).await;
         }

@@ -103,6 +103,20 @@ pub async fn run(
     run.command = "stream".to_owned();
     run.lake.checkpoint_in_background();
     run.remember_recent(run.project.stream.ids_bytes);
+    let ended = follow(run, seat, options, stop, meter, watches, publisher).await;
+    run.lake.checkpoints_written().await;
+    ended
+}
+
+async fn follow(
+    run: &mut Run,
+    seat: &mut Seat,
+    options: Options,
+    stop: &Stop,
+    meter: &Arc<Meter>,
+    watches: &mut [Watch],
+    publisher: &mut Publisher,
+) -> Result<Report> {
     let mut tries = Tries::default();
     loop {
         let mut stream = Stream::begin(run, seat, options, stop, meter, out);

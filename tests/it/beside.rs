@@ -42,7 +42,7 @@ fn batch_of(place: &Place, files: &[Landed]) -> Contents {
 fn assert_sound(place: &Place, expected: &Contents, how: &str) {
     Contents::of(place).assert_equals(expected, how);
     for (measure, sides) in place.balance() {
-        assert_eq!(sides[5], "0.000000", "{how}: {measure}");
+        assert!(["0", "0.000000"].contains(&&*sides[5]), "{how}: {measure} {sides:?}");
     }
     let doctor = place.medallion(&["doctor", "--deep"]);
     assert_eq!(doctor.code, Some(0), "{how}: {}{}", doctor.stdout, doctor.stderr);

@@ -65,7 +65,7 @@ fn rows_up_to_a_bound_are_tolerated() {
         let told = place.medallion(&["run"]).expect(code);
         assert_eq!(outcome(&place, "c"), (expected.to_owned(), 10), "{toml}");
         if code == 4 {
-            told.tells(&["the check `c` found 10 rows: It is so."]);
+            told.tells(&["the check `c` found 10 rows of which this is not true: It is so."]);
         }
     }
 }
@@ -96,10 +96,10 @@ fn every_run_that_looks_is_kept_and_no_other() {
     place.land([&readings("b.jsonl", &[reading("2", 1, "7")])]);
     place.run();
     place.land([&readings("c.jsonl", &[reading("3", 1, "70")])]);
-    place.medallion(&["run"]).expect(4).tells(&["the check `d` found 1 rows"]);
+    place.medallion(&["run"]).expect(4).tells(&["the check `d` found 1 row of which"]);
     let before = log_entries(&place.lake);
     for _ in 0..2 {
-        let told = place.medallion(&["run"]).expect(4).tells(&["the check `d` found 1 rows"]);
+        let told = place.medallion(&["run"]).expect(4).tells(&["the check `d` found 1 row of which"]);
         assert!(told.stdout.contains("no table was changed"), "{}", told.stdout);
     }
     assert_eq!(before, log_entries(&place.lake), "the same finding is not written again");
@@ -200,7 +200,12 @@ fn an_unusual_number_of_rows_is_told() {
     assert_eq!(kept[0]["dates"], "2025-08-06");
     assert_eq!(kept[0]["details"], "2025-08-06: 9 rows; usual are 20 ± 2");
     let shown = place.medallion(&["runs", "show"]).ok();
-    assert!(shown.contains("check `c` (warned): 1 rows: It is so.\n    2025-08-06: 9 rows"), "{shown}");
+    assert!(
+        shown.contains(
+            "check `c` (warned): 1 row of which this is not true: It is so.\n    2025-08-06: 9 rows"
+        ),
+        "{shown}"
+    );
     // told by the run that found it; the day after next says that the one between has no rows
     place.land([&day_of(8, 20, 0)]);
     place.run();
@@ -238,7 +243,7 @@ fn an_unusual_share_of_nulls_is_told() {
     assert_eq!(outcome(&place, "c"), ("passed".to_owned(), 0));
     place.land([&day_of(5, 20, 10)]);
     place.medallion(&["run"]).expect(4).tells(&[
-        "the check `c` found 1 rows: It is so.; 2025-08-05: 10 of 20 rows without `note`; usual are 10 ± 5 %",
+        "the check `c` found 1 row of which this is not true: It is so.; 2025-08-05: 10 of 20 rows without `note`; usual are 10 ± 5 %",
     ]);
     assert_eq!(outcome(&place, "c"), ("failed".to_owned(), 1));
     // fewer nulls than usual are as unusual
@@ -297,7 +302,7 @@ fn a_table_that_gets_old_is_told_also_where_nothing_is_new() {
     place
         .medallion(&["status", "--monitor"])
         .expect(4)
-        .tells(&["the check `c` found 1 rows", "the newest date"]);
+        .tells(&["the check `c` found 1 row of which", "the newest date"]);
 }
 
 #[test]

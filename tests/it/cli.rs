@@ -302,7 +302,7 @@ fn doctor_tells_of_landed_files_that_are_gone() {
 #[test]
 fn parameters_that_do_not_fit_are_usage() {
     let cases: [(&[&str], &str); 5] = [
-        (&["top_services", "--param", "top_n=-1"], "`top_n=-1`"),
+        (&["top_services", "--param", "top_n=-1"], "`top_n` is a number of rows: -1 is too few"),
         (&["top_services", "--param", "top_n=many"], "`top_n` must be a whole number, not `many`"),
         (&["daily_cost", "--param", "from_date=2025-13-45"], "`from_date` must be a date, as 2025-08-31"),
         (&["daily_cost", "--param", "org_id=a", "--param", "org_id=b"], "`org_id` is given twice"),

@@ -304,13 +304,18 @@ fn an_odd_key_is_refused_and_the_others_taken_in() {
         bucket.land(&[first, second].concat());
         let (_, expected) = bucket.local_run();
         // each of them in the middle of the others, and one at the very end
-        for key in ["readings//a.jsonl", "readings/a%0A.jsonl", "sites_%1B%5B2J.csv", "zzz%0A", "_staging%0A"]
+        for key in ["readings//a.jsonl", "readings/a%07.jsonl", "sites_%1B%5B2J.csv", "zzz%07", "_staging%07"]
         {
             put(&format!("{}/landing/{key}", bucket.name), b"{}");
         }
         let done = bucket.medallion(command).expect(4);
         assert_eq!(done.stderr.matches("is refused").count(), 4, "{}", done.stderr);
-        done.tells(&["`readings//a.jsonl`", "`readings/a\\n.jsonl`", "`sites_\\u{1b}[2J.csv`", "`zzz\\n`"]);
+        done.tells(&[
+            "`readings//a.jsonl`",
+            "`readings/a\\u{7}.jsonl`",
+            "`sites_\\u{1b}[2J.csv`",
+            "`zzz\\u{7}`",
+        ]);
         bucket.contents().assert_equals(&expected, "beside odd keys");
     }
 }

@@ -30,7 +30,7 @@ use std::sync::Arc;
 use self::atlas::{Atlas, LANDING};
 use self::facts::Facts;
 use super::Places;
-use crate::error::{During, Error, ErrorKind, Result};
+use crate::error::{During, Error, Result};
 use crate::project::Project;
 use crate::project::sql::TableName;
 use crate::telemetry::Progress;
@@ -93,10 +93,8 @@ async fn page(project: &Project, facts: Option<Facts>) -> Result<String> {
 
 /// `None` where there is no lake: looking at one must not make one.
 async fn facts_of(places: &Places, project: &Arc<Project>) -> Result<Option<Facts>> {
-    places.lake_url(project)?;
-    let lake = match places.lake(project).await {
-        Err(error) if error.kind() == ErrorKind::Usage => return Ok(None),
-        lake => lake?,
+    let Some(lake) = places.lake_if_any(project).await? else {
+        return Ok(None);
     };
     let run = places.open_on(Arc::clone(project), lake, Progress::new(false)).await?;
     facts::gather(&run).await.during(|| "gathering what the lake says".to_owned())

@@ -1,7 +1,7 @@
 //! Checks: what they read, what they tolerate, what they guard.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use arrow::datatypes::{DataType, SchemaRef};
 
@@ -35,6 +35,10 @@ pub(super) async fn checks(
     let tables = Tables { models, sources };
     let mut checks = Vec::new();
     for (name, files) in &written.checks {
+        if let Some(file) = depends_on_broken(files, planner) {
+            found.not_checked(file);
+            continue;
+        }
         let Some((finds, reads, schema)) = finds(name, files, &tables, planner, found).await else {
             continue;
         };
@@ -66,6 +70,16 @@ pub(super) async fn checks(
         checks.push(check);
     }
     checks
+}
+
+/// The file of a check that names a table with which something is wrong.
+fn depends_on_broken<'a>(files: &'a CheckFiles, planner: &Planner) -> Option<&'a Path> {
+    let manifest = &files.manifest;
+    let named = [&manifest.table, &manifest.of, &manifest.until, &manifest.guards];
+    let named = named.into_iter().flatten().filter_map(|name| TableName::parse(name));
+    let queried = files.code.iter().filter_map(|code| sql::inputs(&code.text).ok()).flatten();
+    let is_broken = named.chain(queried).any(|table| planner.broken.contains(&table));
+    is_broken.then(|| files.code.as_ref().unwrap_or(&files.toml).file.as_path())
 }
 
 async fn finds(
