@@ -155,7 +155,7 @@ impl Telling {
             return;
         };
         let mut observation = conditions::of_report(&run.project, report);
-        observation.run_id = Some(report.run_id);
+        observation.run_id = report.run_id;
         observation.command.clone_from(&report.command);
         // a command that still works tells at its end how it ended
         if alerts.command == "stream" {

@@ -30,10 +30,11 @@ impl AlertKind {
 }
 
 /// How an alert is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AlertForm {
     /// Our own JSON, one request per alert.
+    #[default]
     Webhook,
     /// An incoming webhook of Slack, and of what understands its format.
     Slack,
@@ -41,26 +42,29 @@ pub enum AlertForm {
 
 /// Somebody who is told. The URL is a secret: it comes from the environment or a file.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub struct AlertManifest {
     pub name: Option<String>,
     pub kind: AlertForm,
-    #[serde(default = "all_kinds")]
     pub on: BTreeSet<AlertKind>,
     pub url_env: Option<String>,
     /// Relative to the project.
     pub url_file: Option<PathBuf>,
     /// So many of a watch's new rows are shown.
-    #[serde(default = "default_rows")]
     pub rows: usize,
 }
 
-fn all_kinds() -> BTreeSet<AlertKind> {
-    AlertKind::ALL.into_iter().collect()
-}
-
-fn default_rows() -> usize {
-    3
+impl Default for AlertManifest {
+    fn default() -> Self {
+        Self {
+            name: None,
+            kind: AlertForm::default(),
+            on: AlertKind::ALL.into_iter().collect(),
+            url_env: None,
+            url_file: None,
+            rows: 3,
+        }
+    }
 }
 
 /// What of `medallion.toml` is needed to tell others, also that the rest of the project is broken.
@@ -105,7 +109,9 @@ impl Declared {
             Some(toml::Value::Array(sections)) => sections,
             _ => Vec::new(),
         };
-        let alerts = sections.into_iter().filter_map(|section| section.try_into().ok()).collect();
+        // without its kind it is not known how to speak to somebody
+        let told = sections.into_iter().filter(|section| section.get("kind").is_some());
+        let alerts = told.filter_map(|section| section.try_into().ok()).collect();
         let openlineage = table.remove("openlineage").and_then(|section| section.try_into().ok());
         Declared { project, lake, landing, alerts, openlineage: openlineage.unwrap_or_default() }
     }
@@ -181,7 +187,7 @@ mod tests {
     fn a_broken_project_still_says_whom_to_tell() {
         let folder = tempfile::tempdir().unwrap();
         let text = "[project]\nname = \"p\"\nnonsense = 1\n[[alerts]]\nkind = \"slack\"\nurl_env = \"A\"\n\
-                    [[alerts]]\nkind = \"pigeon\"\n";
+                    [[alerts]]\nkind = \"pigeon\"\n[[alerts]]\nurl_env = \"B\"\n";
         std::fs::write(folder.path().join("medallion.toml"), text).unwrap();
         let declared = Declared::read(folder.path());
         assert_eq!((declared.project.as_str(), declared.alerts.len()), ("p", 1));

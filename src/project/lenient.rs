@@ -210,6 +210,12 @@ mod tests {
             ["the key `project` is missing", ":2: invalid type", ":3: the key `keyspace` is missing"];
         assert_eq!(project.len(), 3, "{project:?}");
         assert!(project.iter().zip(starts).all(|(told, start)| told.contains(start)), "{project:?}");
+        let (read, alerts) = told::<ProjectManifest>(
+            "[project]\nname = \"p\"\n[[alerts]]\nurl_env = \"A\"\n[[alerts]]\nkind = \"slack\"\nurl_env = \"B\"\n",
+        );
+        assert_eq!(alerts, ["x.toml:3: the key `kind` is missing"]);
+        assert_eq!(read.manifest.alerts[1].url_env.as_deref(), Some("B"), "the rest is read");
+        assert!(read.damage.touches("alerts") && read.manifest.alerts[0].rows > 0);
         let (_, question) =
             told::<QuestionManifest>("title = \"x\"\n[parameters.a]\n[parameters.b]\ntype = \"int\"\n");
         assert_eq!(question, ["x.toml:2: the key `type` is missing"]);

@@ -20,15 +20,13 @@ pub struct ProjectManifest {
     pub limits: Limits,
     pub stream: StreamLimits,
     pub serving: Option<ServingManifest>,
-    #[serde(default)]
     pub alerts: Vec<AlertManifest>,
-    #[serde(default)]
     pub openlineage: OpenLineageManifest,
 }
 
 impl Manifest for ProjectManifest {
     const REQUIRED: &[(&'static str, &[&'static str])] =
-        &[("", &["project"]), ("project", &["name"]), ("serving", &["keyspace"])];
+        &[("", &["project"]), ("project", &["name"]), ("serving", &["keyspace"]), ("alerts", &["kind"])];
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -113,7 +111,7 @@ fn default_retry_seconds() -> u64 {
 
 /// Where OpenLineage events go; the environment takes precedence.
 #[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub struct OpenLineageManifest {
     /// Appended to, a line each; relative to the project.
     pub file: Option<PathBuf>,

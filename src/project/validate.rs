@@ -85,7 +85,9 @@ pub(super) async fn validate(folder: &Path, written: Written, found: &mut Diagno
     {
         mart::check_serving(serving, found);
     }
-    alerts::check(&written.project.alerts, found);
+    if !written.project_damage.touches("alerts") {
+        alerts::check(&written.project.alerts, found);
+    }
     let mut watches = Vec::new();
     for (name, text) in &written.watches {
         planner.plan(text, found).await;

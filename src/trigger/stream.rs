@@ -103,7 +103,7 @@ pub async fn run(
     run.command = "stream".to_owned();
     run.lake.checkpoint_in_background();
     run.remember_recent(run.project.stream.ids_bytes);
-    let ended = follow(run, seat, options, stop, meter, watches, publisher).await;
+    let ended = follow(run, seat, options, stop, meter, out).await;
     run.lake.checkpoints_written().await;
     ended
 }
@@ -114,8 +114,7 @@ async fn follow(
     options: Options,
     stop: &Stop,
     meter: &Arc<Meter>,
-    watches: &mut [Watch],
-    publisher: &mut Publisher,
+    out: &mut Outlets,
 ) -> Result<Report> {
     let mut tries = Tries::default();
     loop {

@@ -105,7 +105,7 @@ fn a_failed_check_is_told_when_it_begins_and_when_it_is_over() {
         ("kind", "check"),
         ("severity", "error"),
         ("key", "check:small"),
-        ("title", "the check `small` found 1 rows: Readings are small."),
+        ("title", "the check `small` found 1 row of which this is not true: Readings are small."),
         ("project", "mini"),
         ("command", "run"),
     ] {
@@ -216,7 +216,7 @@ fn a_changed_landing_file_and_a_broken_balance_are_told() {
     let keys: Vec<&str> = alerts.iter().map(|alert| alert["key"].as_str().unwrap()).collect();
     assert_eq!(keys, ["balance:readings:amount", "balance:readings:records"], "{alerts:#?}");
     assert!(alerts[0]["title"].as_str().unwrap().ends_with("difference 2.500000"), "{alerts:#?}");
-    assert_eq!(alerts[1]["details"]["balance"][0]["difference"], "1.000000");
+    assert_eq!(alerts[1]["details"]["balance"][0]["difference"], 1);
     assert_eq!(alerts[1]["kind"], "balance");
 }
 
@@ -245,7 +245,7 @@ fn who_wants_failures_is_told_of_checks_but_not_of_anomalies() {
     assert_eq!(sent.len(), 1, "one message: {sent:?}");
     let message = sent[0].json();
     let text = message["text"].as_str().unwrap();
-    assert!(text.starts_with("[mini] the check `warned` found 1 rows: Hardly any is large."), "{text}");
+    assert!(text.starts_with("[mini] the check `warned` found 1 row of which this is not true: Hardly any is large."), "{text}");
     assert!(text.contains("2 rows of the watch `large` are new"), "{text}");
     let blocks = message["blocks"].as_array().unwrap();
     assert_eq!(blocks.len(), 3, "{message:#}");

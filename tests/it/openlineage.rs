@@ -238,7 +238,7 @@ fn a_run_tells_of_every_table_that_it_wrote() {
     let failed = job(later, "run", "FAIL");
     assert_eq!(
         failed["run"]["facets"]["errorMessage"]["message"],
-        "the check `small` found 1 rows: Readings are small."
+        "the check `small` found 1 row of which this is not true: Readings are small."
     );
     let checks = job(later, "checks", "COMPLETE");
     let assertion = &checks["inputs"][0]["inputFacets"]["dataQualityAssertions"]["assertions"][0];

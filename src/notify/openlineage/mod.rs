@@ -203,12 +203,13 @@ impl Emitter {
         let Some(current) = current.as_mut() else {
             return Ok(Vec::new());
         };
-        let mut tags = Vec::new();
-        for (key, value) in
-            [("medallion_run_id", report.run_id.to_string()), ("command", report.command.clone())]
-        {
-            tags.push(json!({"key": key, "value": value, "source": "medallion"}));
-        }
+        let mut known = vec![("command", report.command.clone())];
+        // a run that changed nothing has no number
+        known.extend(report.run_id.map(|id| ("medallion_run_id", id.to_string())));
+        let tags: Vec<Value> = known
+            .iter()
+            .map(|(key, value)| json!({"key": key, "value": value, "source": "medallion"}))
+            .collect();
         let tags = event::facet("1-0-0/TagsRunFacet", json!({"tags": tags}));
         current.job.run_facets.insert("tags".to_owned(), tags);
         current.verdict = report.verdict();
