@@ -47,7 +47,10 @@ pub async fn run(places: &Places, args: &PublishArgs) -> Result<u8> {
     let published = serving::publish(&run, &store, &marts, &scope).await;
     progress.finish();
     let published = published?;
-    if let Some((_, target)) = places.serving(&project)? {
+    // everything is published, whatever the settings say by now
+    if places.telling.wants_store()
+        && let Ok(Some((_, target))) = places.serving(&project)
+    {
         places.telling.published(&run, &published, &target).await;
     }
     print_text(&match places.format {

@@ -10,6 +10,7 @@ use super::output::{Format, print_cells, print_text};
 use super::published::{self, Published};
 use crate::error::{ErrorKind, Result};
 use crate::flow::bronze::{LATE, MAX_EVENT_TIME};
+use crate::flow::checks::CheckResult;
 use crate::flow::freshness::{self, Freshness};
 use crate::flow::model::describe;
 use crate::flow::runs::{self, RunRecord};
@@ -71,6 +72,9 @@ struct TableStatus {
     /// What the project says it may be at most.
     freshness_seconds: Option<i64>,
     is_fresh: Option<bool>,
+    /// That it is too old, in a sentence.
+    #[serde(skip)]
+    too_old: Option<String>,
     /// What the serving store holds of a mart, where one is configured.
     published: Option<Published>,
 }
@@ -89,7 +93,10 @@ pub async fn run(places: &Places, args: &StatusArgs) -> Result<u8> {
     for table in &mut tables {
         table.published = published.remove(&table.table);
     }
-    let problems = problems(&run, last.as_ref(), &tables).await?;
+    let by_the_clock = match args.monitor {
+        true => checks::run_those_by_the_clock(&run).await?,
+        false => Vec::new(),
+    };
     match places.format {
         Format::Json => print_text(&format!("{}\n", serde_json::to_string_pretty(&tables)?))?,
         format => print(&tables, last.as_ref(), format)?,
@@ -97,10 +104,10 @@ pub async fn run(places: &Places, args: &StatusArgs) -> Result<u8> {
     if !args.monitor {
         return Ok(0);
     }
+    let problems = problems(&run, last.as_ref(), &tables, &by_the_clock)?;
     for problem in &problems {
         tracing::error!("{problem}");
     }
-    let by_the_clock = checks::run_those_by_the_clock(&run).await?;
     places.telling.looked_at(&run, &by_the_clock).await;
     Ok(if problems.is_empty() { 0 } else { ErrorKind::Data.exit_code() })
 }
@@ -187,7 +194,12 @@ fn print(tables: &[TableStatus], last: Option<&RunRecord>, format: Format) -> Re
 }
 
 /// What a monitor should ring for.
-async fn problems(run: &Run, last: Option<&RunRecord>, tables: &[TableStatus]) -> Result<Vec<String>> {
+fn problems(
+    run: &Run,
+    last: Option<&RunRecord>,
+    tables: &[TableStatus],
+    by_the_clock: &[CheckResult],
+) -> Result<Vec<String>> {
     let mut found = Vec::new();
     if let Some(last) = last.filter(|last| last.status != "done") {
         let why = last.report["error"].as_str().map(|error| format!(": {error}")).unwrap_or_default();
@@ -196,14 +208,7 @@ async fn problems(run: &Run, last: Option<&RunRecord>, tables: &[TableStatus]) -
             last.run_id, last.command, last.status, last.run_id
         ));
     }
-    for table in tables.iter().filter(|table| table.is_fresh == Some(false)) {
-        found.push(format!(
-            "`{}` is {} s old, it may be {} s",
-            table.table,
-            table.age_seconds.unwrap_or(0),
-            table.freshness_seconds.unwrap_or(0)
-        ));
-    }
+    found.extend(tables.iter().filter_map(|table| table.too_old.clone()));
     if let Some((name, newest)) = crate::flow::interventions::position(run) {
         let decided = run.ledger.decisions.position(&name);
         if decided != Some(newest) {
@@ -211,7 +216,6 @@ async fn problems(run: &Run, last: Option<&RunRecord>, tables: &[TableStatus]) -
         }
     }
     found.extend(gate::tell(run)?.iter().map(ToString::to_string));
-    let by_the_clock = checks::run_those_by_the_clock(run).await?;
     found.extend(by_the_clock.iter().filter(|check| check.has_failed()).map(ToString::to_string));
     Ok(found)
 }
@@ -272,6 +276,7 @@ fn judge(status: &mut TableStatus, fresh: &Freshness) {
     status.age_seconds = fresh.age_seconds;
     status.freshness_seconds = fresh.objective_seconds;
     status.is_fresh = fresh.is_fresh();
+    status.too_old = (fresh.is_fresh() == Some(false)).then(|| fresh.to_string());
 }
 
 async fn look(table: &Table) -> Result<TableStatus> {

@@ -74,6 +74,7 @@ pub async fn run(places: &Places, args: &StreamArgs) -> Result<u8> {
         seat = Seat::take(&lake, longest) => seat?,
         () = stop.asked() => {
             tracing::warn!("ended before it began");
+            places.telling.end_silently();
             return Ok(0);
         }
     };
@@ -115,7 +116,7 @@ pub async fn run(places: &Places, args: &StreamArgs) -> Result<u8> {
         _ => print_text(&render(&totals, &report))?,
     }
     // gold is complete and reported; what could not be published is left for the next stream or run
-    out.publisher.outcome()?;
+    out.publisher.outcome().inspect_err(|_| places.telling.end_silently())?;
     Ok(if report.verdict().is_empty() { 0 } else { ErrorKind::Data.exit_code() })
 }
 

@@ -6,6 +6,7 @@
 //! drops, doubles or changes a row breaks the equation, and a broken equation fails the run.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{Decimal128Type, Int64Type};
@@ -135,6 +136,17 @@ impl BalanceRow {
         match self.measure == RECORDS {
             true => (side / 1_000_000).to_string(),
             false => decimal_text(side),
+        }
+    }
+}
+
+/// Whether it holds, in a sentence.
+impl fmt::Display for BalanceRow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the balance of `{}` ({}, {}) ", self.source, self.measure, self.scope)?;
+        match self.difference {
+            0 => f.write_str("holds"),
+            difference => write!(f, "does not hold: difference {}", self.amount(difference)),
         }
     }
 }

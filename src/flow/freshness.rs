@@ -3,6 +3,8 @@
 //! A source is as old as its last commit: nothing new has come since. A model is as old as the oldest change of its inputs
 //! that it has not computed yet, and fresh where nothing waits. Read off the logs, no data.
 
+use std::fmt;
+
 use super::Run;
 use super::dirty::{self, Work};
 use crate::error::Result;
@@ -10,6 +12,7 @@ use crate::lake::table::Table;
 use crate::project::model::Model;
 use crate::project::source::Source;
 use crate::project::sql::TableName;
+use crate::telemetry::duration_text;
 
 /// The age of a table at a moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +40,22 @@ impl Freshness {
     /// `None` where the project declares no objective.
     pub fn is_fresh(&self) -> Option<bool> {
         self.is_fresh
+    }
+}
+
+/// Whether it is fresh, in a sentence.
+impl fmt::Display for Freshness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let objective = duration_text(self.objective_seconds.unwrap_or(0));
+        match (self.is_fresh, self.age_seconds) {
+            (Some(false), None) => {
+                write!(f, "`{}` has never had anything, it may be {objective} old", self.table)
+            }
+            (Some(false), Some(age)) => {
+                write!(f, "`{}` is {} old, it may be {objective}", self.table, duration_text(age))
+            }
+            _ => write!(f, "`{}` is fresh", self.table),
+        }
     }
 }
 
@@ -70,7 +89,12 @@ pub async fn of_model(run: &Run, model: &Model, work: &Work, now: i64) -> Result
     let table = run.table(&model.table)?;
     let since = match work {
         Work::Nothing => Some(now),
-        _ => waiting_since(run, model, table).await?,
+        // where nothing came that it has not seen, what it would compute is of our own making: a full refresh, a
+        // withheld partition that is tried again
+        _ => match waiting_since(run, model, table).await? {
+            None if table.version() >= 0 => Some(now),
+            since => since,
+        },
     };
     Ok(Freshness::new(table, model.freshness, since, now))
 }

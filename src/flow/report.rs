@@ -209,15 +209,7 @@ impl Report {
     pub fn verdict(&self) -> Vec<String> {
         let mut found = self.problems.clone();
         let unbalanced = self.balance.iter().filter(|row| row.difference != 0);
-        found.extend(unbalanced.map(|row| {
-            format!(
-                "the balance of `{}` ({}, {}) does not hold: difference {}",
-                row.source,
-                row.measure,
-                row.scope,
-                row.amount(row.difference)
-            )
-        }));
+        found.extend(unbalanced.map(ToString::to_string));
         found.extend(self.failed_checks().map(ToString::to_string));
         found.extend(self.withheld.iter().map(ToString::to_string));
         found

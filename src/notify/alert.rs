@@ -34,6 +34,12 @@ pub struct Observation {
     pub known: BTreeMap<&'static str, BTreeSet<String>>,
 }
 
+impl Observation {
+    pub fn is_empty(&self) -> bool {
+        self.conditions.is_empty() && self.known.is_empty()
+    }
+}
+
 /// What every alert says of where it comes from.
 #[derive(Debug, Clone, Default)]
 pub struct About {
@@ -75,25 +81,6 @@ pub struct Alert {
 }
 
 impl Condition {
-    /// `check`, `failure`, …
-    pub fn kind_name(&self) -> &'static str {
-        match self.kind {
-            AlertKind::Failure => "failure",
-            AlertKind::Check => "check",
-            AlertKind::Freshness => "freshness",
-            AlertKind::Balance => "balance",
-            AlertKind::Anomaly => "anomaly",
-        }
-    }
-
-    /// Whether somebody who wants to be told of these kinds is to be told. A failed check and a broken balance make a
-    /// run fail, so `failure` means them too.
-    pub fn is_of(&self, kinds: &BTreeSet<AlertKind>) -> bool {
-        kinds.contains(&self.kind)
-            || (matches!(self.kind, AlertKind::Check | AlertKind::Balance)
-                && kinds.contains(&AlertKind::Failure))
-    }
-
     pub fn severity(&self) -> &'static str {
         match self.kind {
             AlertKind::Anomaly => "warning",
@@ -118,7 +105,7 @@ impl Alert {
         json!({
             "schema": "medallion.alert/1",
             "state": self.state.as_str(),
-            "kind": self.condition.kind_name(),
+            "kind": self.condition.kind.as_str(),
             "severity": self.condition.severity(),
             "key": self.condition.key,
             "title": self.condition.title,

@@ -1,6 +1,6 @@
 //! What a report, the tables' ages and a command's end say, as conditions.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::alert::{Condition, Observation};
 use crate::error::{Error, Result};
@@ -12,13 +12,15 @@ use crate::flow::report::Report;
 use crate::project::Project;
 use crate::project::alerts::AlertKind;
 use crate::project::check::Outcome;
-use crate::telemetry::duration_text;
 
 const CHECK: &str = "check:";
 const WARNING: &str = "warning:";
 const WITHHELD: &str = "withheld:";
 const BALANCE: &str = "balance:";
 const FRESHNESS: &str = "freshness:";
+
+/// A receiver takes no message without end: so many items of a list are told, and how many there are.
+const TOLD_ITEMS: usize = 20;
 
 /// Commands that are given again and again, so that success says that a failure is over.
 const REPEATED: [&str; 4] = ["run", "stream", "publish", "status"];
@@ -27,9 +29,17 @@ fn condition(kind: AlertKind, key: String, is_bad: bool, title: String) -> Condi
     Condition { kind, key, is_bad, is_event: false, title, details: json!({}), rows: Vec::new() }
 }
 
+fn first(items: &[String]) -> Value {
+    json!(&items[..items.len().min(TOLD_ITEMS)])
+}
+
 /// How checks ended; of a check that was not asked nothing is said. `withheld` is all that checks keep out of tables.
 pub fn of_checks(project: &Project, checks: &[CheckResult], withheld: &[Told]) -> Observation {
     let mut found = Observation::default();
+    // also where the project has none any more: what was told of the last one is over
+    for prefix in [CHECK, WARNING, WITHHELD] {
+        found.known.entry(prefix).or_default();
+    }
     for check in checks {
         let details = json!({
             "check": check.name,
@@ -37,8 +47,10 @@ pub fn of_checks(project: &Project, checks: &[CheckResult], withheld: &[Told]) -
             "severity": check.severity,
             "outcome": check.outcome,
             "rows": check.rows,
-            "dates": check.dates,
-            "findings": check.details,
+            "dates": first(&check.dates),
+            "num_dates": check.dates.len(),
+            "findings": first(&check.details),
+            "num_findings": check.details.len(),
         });
         let title = match check.outcome {
             Outcome::Failed | Outcome::Warned => check.to_string(),
@@ -73,7 +85,8 @@ pub fn of_checks(project: &Project, checks: &[CheckResult], withheld: &[Told]) -
                 "check": check.name,
                 "description": check.description,
                 "table": table.to_string(),
-                "partitions": partitions,
+                "partitions": first(&partitions),
+                "num_partitions": partitions.len(),
                 "rows": told.map_or(0, |told| told.rows),
             }),
             ..condition(AlertKind::Check, key.clone(), told.is_some(), title)
@@ -95,11 +108,7 @@ pub fn of_report(project: &Project, report: &Report) -> Observation {
         let wrong = rows.clone().find(|row| row.difference != 0);
         let title = match wrong {
             None => format!("the balance of `{source}` ({measure}) holds"),
-            Some(row) => format!(
-                "the balance of `{source}` ({measure}, {}) does not hold: difference {}",
-                row.scope,
-                row.amount(row.difference)
-            ),
+            Some(row) => row.to_string(),
         };
         let key = format!("{BALANCE}{source}:{measure}");
         found.conditions.push(Condition {
@@ -116,7 +125,7 @@ pub fn of_report(project: &Project, report: &Report) -> Observation {
             Some(first) => format!("{first}, and {} more", report.problems.len() - 1),
         };
         found.conditions.push(Condition {
-            details: json!({"problems": report.problems}),
+            details: json!({"problems": first(&report.problems), "num_problems": report.problems.len()}),
             ..condition(AlertKind::Failure, "failure:landing".to_owned(), !report.problems.is_empty(), title)
         });
     }
@@ -127,16 +136,8 @@ pub fn of_report(project: &Project, report: &Report) -> Observation {
 /// The store's.
 pub async fn of_freshness(run: &Run) -> Result<Observation> {
     let mut found = Observation::default();
+    found.known.entry(FRESHNESS).or_default();
     for fresh in freshness::declared(run, chrono::Utc::now().timestamp_micros()).await? {
-        let objective = duration_text(fresh.objective_seconds.unwrap_or(0));
-        let is_bad = fresh.is_fresh() == Some(false);
-        let title = match (is_bad, fresh.age_seconds) {
-            (false, _) => format!("`{}` is fresh", fresh.table),
-            (true, None) => format!("`{}` has never had anything, it may be {objective} old", fresh.table),
-            (true, Some(age)) => {
-                format!("`{}` is {} old, it may be {objective}", fresh.table, duration_text(age))
-            }
-        };
         let key = format!("{FRESHNESS}{}", fresh.table);
         found.known.entry(FRESHNESS).or_default().insert(key.clone());
         found.conditions.push(Condition {
@@ -145,7 +146,7 @@ pub async fn of_freshness(run: &Run) -> Result<Observation> {
                 "age_seconds": fresh.age_seconds,
                 "freshness_seconds": fresh.objective_seconds,
             }),
-            ..condition(AlertKind::Freshness, key, is_bad, title)
+            ..condition(AlertKind::Freshness, key, fresh.is_fresh() == Some(false), fresh.to_string())
         });
     }
     Ok(found)
@@ -169,6 +170,23 @@ pub fn of_command(command: &str, error: Option<&Error>) -> Condition {
         details,
         is_event: !REPEATED.contains(&command),
         ..condition(AlertKind::Failure, format!("failure:{command}"), error.is_some(), title)
+    }
+}
+
+/// A command has done its work, and by its exit code a person has to look.
+pub fn of_exit(command: &str, code: u8) -> Condition {
+    Condition {
+        details: json!({"command": command, "exit_code": code}),
+        is_event: !REPEATED.contains(&command),
+        ..condition(
+            AlertKind::Failure,
+            format!("failure:{command}"),
+            code != 0,
+            match code {
+                0 => format!("`{command}` does its work"),
+                _ => format!("`{command}` ended with exit code {code}"),
+            },
+        )
     }
 }
 

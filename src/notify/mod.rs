@@ -4,6 +4,7 @@
 //! most [`LAST_WAIT`] later. A message that could not be delivered is a warning. URLs are secrets and are shown nowhere.
 
 pub mod alert;
+mod beside;
 pub mod conditions;
 pub mod http;
 pub mod memory;
@@ -13,12 +14,13 @@ mod sender;
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use url::Url;
 
-use self::alert::{About, Observation};
+use self::alert::{About, Condition, Observation};
 use self::openlineage::Emitter;
 use self::sender::Sender;
 use crate::error::{Error, ErrorKind, Result};
@@ -57,6 +59,8 @@ struct Alerts {
     command: &'static str,
     kinds: Vec<AlertKind>,
     sender: Mutex<Option<Sender>>,
+    /// How the command ends is no news.
+    ends_silently: AtomicBool,
 }
 
 impl fmt::Debug for Telling {
@@ -111,7 +115,7 @@ impl Telling {
         let kinds = kinds.collect();
         let about = About { project: declared.project.clone(), lake: lake.as_ref().map(http::shown) };
         let sender = Mutex::new(Some(Sender::start(destinations, about, lake)));
-        Some(Arc::new(Alerts { command, kinds, sender }))
+        Some(Arc::new(Alerts { command, kinds, sender, ends_silently: AtomicBool::new(false) }))
     }
 
     /// Whether anybody wants to know where marts are published.
@@ -126,7 +130,7 @@ impl Telling {
 
     /// Tells what is and is not as it should be; what was told already is not told again.
     pub fn observe(&self, observation: Observation) {
-        let Some(alerts) = self.alerts.as_ref().filter(|_| !observation.conditions.is_empty()) else {
+        let Some(alerts) = self.alerts.as_ref().filter(|_| !observation.is_empty()) else {
             return;
         };
         let sender = alerts.sender.lock().unwrap_or_else(PoisonError::into_inner);
@@ -137,13 +141,7 @@ impl Telling {
 
     /// A run has closed its books: what its report says, and how fresh the tables are now.
     /// `store` is where marts are published.
-    pub async fn settled(
-        &self,
-        run: &Run,
-        report: &Report,
-        more: Vec<alert::Condition>,
-        store: Option<&Target>,
-    ) {
+    pub async fn settled(&self, run: &Run, report: &Report, more: Vec<Condition>, store: Option<&Target>) {
         if let Some(lineage) = &self.lineage {
             let store = store.map(openlineage::store);
             let names = store.as_ref().map(|(store, keyspace)| (store.as_str(), keyspace.as_str()));
@@ -229,6 +227,13 @@ impl Telling {
         });
     }
 
+    /// How the command is about to end is no news: it was told by [`Telling::stumbled`], or nothing was begun.
+    pub fn end_silently(&self) {
+        if let Some(alerts) = &self.alerts {
+            alerts.ends_silently.store(true, Ordering::Relaxed);
+        }
+    }
+
     /// Tells how the command ended, and waits until everything is told, or for a bounded time.
     pub async fn ended(&self, how: Ended<'_>) {
         let wait = if matches!(how, Ended::Stopped) { SHORT_WAIT } else { LAST_WAIT };
@@ -244,19 +249,9 @@ impl Telling {
         let Some(alerts) = &self.alerts else {
             return;
         };
-        let is_news = |error: &Error| match error.kind() {
-            // another run does the work
-            ErrorKind::Conflict => alerts.command == "stream",
-            // whoever typed it reads it
-            ErrorKind::Usage => !std::io::IsTerminal::is_terminal(&std::io::stderr()),
-            _ => true,
-        };
-        let condition = match how {
-            Ended::Done(_) => Some(conditions::of_command(alerts.command, None)),
-            Ended::Failed(error) if is_news(error) => {
-                Some(conditions::of_command(alerts.command, Some(error)))
-            }
-            Ended::Failed(_) | Ended::Stopped => None,
+        let condition = match alerts.ends_silently.load(Ordering::Relaxed) {
+            true => None,
+            false => last(alerts.command, how, std::io::IsTerminal::is_terminal(&std::io::stderr())),
         };
         self.observe(Observation {
             command: alerts.command.to_owned(),
@@ -270,6 +265,27 @@ impl Telling {
     }
 }
 
+/// What a command's end says; `is_read`: by whoever typed the command.
+fn last(command: &str, how: &Ended<'_>, is_read: bool) -> Option<Condition> {
+    match how {
+        Ended::Stopped => None,
+        // what is wrong with the tables a report has told; of these two there is none
+        Ended::Done(code) if matches!(command, "publish" | "reconcile") => {
+            Some(conditions::of_exit(command, *code))
+        }
+        Ended::Done(_) => Some(conditions::of_command(command, None)),
+        Ended::Failed(error) => {
+            let is_news = match error.kind() {
+                // another run does the work; of two streams one is too many
+                ErrorKind::Conflict => command == "stream",
+                ErrorKind::Usage => !is_read,
+                _ => true,
+            };
+            is_news.then(|| conditions::of_command(command, Some(error)))
+        }
+    }
+}
+
 /// The alerts that are open: told, and not yet told to be over.
 ///
 /// # Errors
@@ -278,4 +294,26 @@ pub async fn open_alerts(lake: &Url) -> Result<Vec<memory::Remembered>> {
     let mut found = memory::Memory::open(lake)?.all().await?;
     found.sort_by(|a, b| (&a.since, &a.key, &a.to).cmp(&(&b.since, &b.key, &b.to)));
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_exit_code_that_no_report_explains_is_told() {
+        let told = |command: &str, how: Ended<'_>| {
+            last(command, &how, false)
+                .map(|condition| (condition.is_bad, condition.is_event, condition.title))
+        };
+        let by_hand = told("reconcile", Ended::Done(4)).unwrap();
+        assert_eq!(by_hand, (true, true, "`reconcile` ended with exit code 4".to_owned()));
+        assert_eq!(told("publish", Ended::Done(4)).map(|told| (told.0, told.1)), Some((true, false)));
+        assert_eq!(told("publish", Ended::Done(0)).map(|told| told.0), Some(false));
+        assert_eq!(told("run", Ended::Done(4)).map(|told| told.0), Some(false), "its report says why");
+        assert_eq!(told("stream", Ended::Stopped), None);
+        let error = Error::conflict("another has it");
+        assert_eq!(told("run", Ended::Failed(&error)), None);
+        assert!(told("stream", Ended::Failed(&error)).is_some());
+    }
 }

@@ -10,15 +10,17 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use serde_json::json;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use url::Url;
 
 use super::alert::{About, Alert, Condition, Observation, State, now};
-use super::http::{Client, SecretUrl};
+use super::beside::Beside;
+use super::http::{Client, Refused, SecretUrl};
 use super::memory::{Memory, Remembered};
 use super::payload;
 use crate::error::Result;
 use crate::project::alerts::{AlertForm, AlertKind, AlertManifest};
+use crate::telemetry::counted;
 
 /// Somebody who is told, and where.
 #[derive(Debug)]
@@ -29,8 +31,10 @@ pub struct Destination {
     rows: usize,
     /// Or why there is none.
     url: std::result::Result<SecretUrl, String>,
-    /// What it was told, as far as the lake could not be asked.
+    /// What it was told and is open.
     open: BTreeMap<String, Remembered>,
+    /// What of that the lake could not be told: what is open, and (`None`) what is over.
+    unsaved: BTreeMap<String, Option<Remembered>>,
 }
 
 /// What became of a message.
@@ -49,6 +53,7 @@ pub fn destinations(folder: &Path, declared: &[AlertManifest]) -> Vec<Destinatio
         rows: alert.rows,
         url: url_of(folder, alert),
         open: BTreeMap::new(),
+        unsaved: BTreeMap::new(),
     };
     declared.iter().map(of).collect()
 }
@@ -73,9 +78,7 @@ fn url_of(folder: &Path, alert: &AlertManifest) -> std::result::Result<SecretUrl
 
 impl Destination {
     pub fn wants(&self, kind: AlertKind) -> bool {
-        self.on.contains(&kind)
-            || (matches!(kind, AlertKind::Check | AlertKind::Balance)
-                && self.on.contains(&AlertKind::Failure))
+        kind.is_among(&self.on)
     }
 
     /// Why nothing can be sent there, if so.
@@ -84,12 +87,12 @@ impl Destination {
         Some(format!("alerts to {} are off: {why}", self.title))
     }
 
-    async fn post(&self, client: &Client, body: &serde_json::Value) -> std::result::Result<(), String> {
-        let url = self.url.as_ref().map_err(Clone::clone)?;
+    async fn post(&self, client: &Client, body: &serde_json::Value) -> std::result::Result<(), Refused> {
+        let url = self.url.as_ref().map_err(|why| Refused::always(why.clone()))?;
         client.post(url, &body.to_string(), None).await
     }
 
-    /// Tells what is new; whether everything was delivered.
+    /// Tells what is new.
     async fn tell(
         &mut self,
         client: &Client,
@@ -101,10 +104,7 @@ impl Destination {
             return;
         }
         if let Some(memory) = memory {
-            match memory.of(&self.title).await {
-                Ok(open) => self.open = open,
-                Err(error) => tracing::warn!("{error}; an alert may be told twice"),
-            }
+            self.recall(memory).await;
         }
         let alerts = self.news(observed);
         let messages: Vec<(serde_json::Value, Vec<&Alert>)> = match self.form {
@@ -117,27 +117,46 @@ impl Destination {
                 alerts.iter().map(|alert| (alert.to_json(about, self.rows), vec![alert])).collect()
             }
         };
-        let mut failure = None;
+        let mut refused: Option<Refused> = None;
         let mut undelivered: Vec<&str> = Vec::new();
         for (body, told) in &messages {
-            // one that does not take the first message would not take the next
-            if failure.is_none() {
-                failure = self.post(client, body).await.err();
+            if refused.as_ref().is_none_or(|refused| !refused.is_of_all) {
+                match self.post(client, body).await {
+                    Ok(()) => {
+                        self.note(memory, told).await;
+                        continue;
+                    }
+                    Err(error) => refused = Some(error),
+                }
             }
-            match failure {
-                None => self.note(memory, told).await,
-                Some(_) => undelivered.extend(told.iter().map(|alert| alert.condition.key.as_str())),
-            }
+            undelivered.extend(told.iter().map(|alert| alert.condition.key.as_str()));
         }
-        if let Some(why) = failure {
+        if let Some(refused) = refused {
             tracing::warn!(
-                "{} alerts to {} were not delivered ({}): {why}; what still holds is told the next time",
-                undelivered.len(),
+                "{} to {} could not be delivered ({}): {}; what still holds is told the next time",
+                counted(undelivered.len(), "alert"),
                 self.title,
-                undelivered.join(", ")
+                undelivered.join(", "),
+                refused.why
             );
         }
         self.forget_gone(memory, observed).await;
+    }
+
+    /// What the lake says is open, and what it could not be told: that counts all the same.
+    async fn recall(&mut self, memory: &Memory) {
+        match memory.of(&self.title).await {
+            Ok(open) => self.open = open,
+            Err(error) => {
+                tracing::warn!("{error}; an alert may be told twice");
+                return;
+            }
+        }
+        let mut may_save = true;
+        for (key, open) in std::mem::take(&mut self.unsaved) {
+            let memory = may_save.then_some(memory);
+            may_save &= self.keep(memory, &key, open).await.is_ok();
+        }
     }
 
     /// What begins, ends or happens.
@@ -154,7 +173,7 @@ impl Destination {
         let conditions = observed.conditions.iter();
         conditions
             .filter_map(|condition| match self.open.get(&condition.key) {
-                None if !condition.is_of(&self.on) => None,
+                None if !condition.kind.is_among(&self.on) => None,
                 _ if condition.is_event => condition.is_bad.then(|| alert(State::Notice, condition, &time)),
                 None => condition.is_bad.then(|| alert(State::Firing, condition, &time)),
                 Some(open) => (!condition.is_bad).then(|| alert(State::Resolved, condition, &open.since)),
@@ -165,35 +184,38 @@ impl Destination {
     async fn note(&mut self, memory: Option<&Memory>, told: &[&Alert]) {
         for alert in told {
             let key = &alert.condition.key;
-            let noted = match alert.state {
-                State::Notice => Ok(()),
-                State::Firing => {
-                    let open = Remembered {
-                        key: key.clone(),
-                        to: self.title.clone(),
-                        since: alert.since.clone(),
-                        title: alert.condition.title.clone(),
-                    };
-                    self.open.insert(key.clone(), open.clone());
-                    match memory {
-                        Some(memory) => memory.remember(&open).await,
-                        None => Ok(()),
-                    }
-                }
-                State::Resolved => self.forget(memory, key).await,
+            let open = match alert.state {
+                State::Notice => continue,
+                State::Resolved => None,
+                State::Firing => Some(Remembered {
+                    key: key.clone(),
+                    to: self.title.clone(),
+                    since: alert.since.clone(),
+                    title: alert.condition.title.clone(),
+                }),
             };
-            if let Err(error) = noted {
+            if let Err(error) = self.keep(memory, key, open).await {
                 tracing::warn!("{error}; the alert `{key}` may be told again");
             }
         }
     }
 
-    async fn forget(&mut self, memory: Option<&Memory>, key: &str) -> Result<()> {
-        self.open.remove(key);
-        match memory {
-            Some(memory) => memory.forget(&self.title, key).await,
-            None => Ok(()),
+    /// Remembers what is open, or (`None`) that it is over: here, and where it can be in the lake.
+    async fn keep(&mut self, memory: Option<&Memory>, key: &str, open: Option<Remembered>) -> Result<()> {
+        let saved = match (memory, &open) {
+            (None, _) => Ok(()),
+            (Some(memory), Some(open)) => memory.remember(open).await,
+            (Some(memory), None) => memory.forget(&self.title, key).await,
+        };
+        match &open {
+            Some(open) => drop(self.open.insert(key.to_owned(), open.clone())),
+            None => drop(self.open.remove(key)),
         }
+        match memory.is_some() && saved.is_ok() {
+            true => drop(self.unsaved.remove(key)),
+            false => drop(self.unsaved.insert(key.to_owned(), open)),
+        }
+        saved
     }
 
     /// Checks and objectives that the project no longer has.
@@ -203,42 +225,59 @@ impl Destination {
         };
         let gone: Vec<String> = self.open.keys().filter(is_gone).cloned().collect();
         for key in gone {
-            if let Err(error) = self.forget(memory, &key).await {
+            if let Err(error) = self.keep(memory, &key, None).await {
                 tracing::warn!(%error, "the alert `{key}` stays open");
             }
         }
     }
 }
 
-/// The task that sends.
-pub struct Sender {
-    observations: mpsc::UnboundedSender<Observation>,
-    done: oneshot::Receiver<()>,
+/// What waits, without what a later observation says anew: where many wait, they are told as one. Only what happens is told
+/// each time.
+fn merged(waiting: Vec<Observation>) -> Vec<Observation> {
+    let mut keys: BTreeSet<String> = BTreeSet::new();
+    let mut prefixes: BTreeSet<&'static str> = BTreeSet::new();
+    let mut left = Vec::new();
+    for mut observed in waiting.into_iter().rev() {
+        observed.conditions.retain(|condition| condition.is_event || !keys.contains(&condition.key));
+        observed.known.retain(|prefix, _| !prefixes.contains(prefix));
+        let lasting = observed.conditions.iter().filter(|condition| !condition.is_event);
+        keys.extend(lasting.map(|condition| condition.key.clone()));
+        prefixes.extend(observed.known.keys().copied());
+        if !observed.is_empty() {
+            left.push(observed);
+        }
+    }
+    left.reverse();
+    left
 }
+
+/// The task that sends.
+pub struct Sender(Beside<Observation>);
 
 impl Sender {
     pub fn start(destinations: Vec<Destination>, about: About, lake: Option<Url>) -> Sender {
-        let (observations, mut waiting) = mpsc::unbounded_channel::<Observation>();
-        let (finished, done) = oneshot::channel();
-        tokio::spawn(async move {
+        Sender(Beside::start("alerts", |mut waiting: mpsc::Receiver<Observation>| async move {
             let mut worker = Worker { destinations, about, lake, client: None, memory: None };
-            while let Some(observed) = waiting.recv().await {
-                worker.tell(&observed).await;
+            while let Some(first) = waiting.recv().await {
+                let mut all = vec![first];
+                while let Ok(next) = waiting.try_recv() {
+                    all.push(next);
+                }
+                for observed in merged(all) {
+                    worker.tell(&observed).await;
+                }
             }
-            let _ = finished.send(());
-        });
-        Sender { observations, done }
+        }))
     }
 
     pub fn send(&self, observation: Observation) {
-        // the task ends after the channel
-        let _ = self.observations.send(observation);
+        self.0.hand_over(observation);
     }
 
     /// Waits until everything is told, but no longer than `wait`.
     pub async fn close(self, wait: Duration) {
-        drop(self.observations);
-        if tokio::time::timeout(wait, self.done).await.is_err() {
+        if !self.0.close(wait).await {
             tracing::warn!(
                 "alerts were not delivered within {} s; what still holds is told the next time",
                 wait.as_secs()
@@ -304,7 +343,89 @@ pub async fn test(destinations: &[Destination], about: &About) -> Result<Vec<Del
             AlertForm::Slack => payload::slack(&[&alert], about, 0),
             AlertForm::Webhook => alert.to_json(about, 0),
         };
-        Delivery { to: to.title.clone(), failure: to.post(&client, &body).await.err() }
+        let refused = to.post(&client, &body).await.err();
+        Delivery { to: to.title.clone(), failure: refused.map(|refused| refused.why) }
     });
     Ok(join_all(sending).await)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::notify::conditions;
+
+    fn destination() -> Destination {
+        let declared = AlertManifest { name: Some("team".to_owned()), ..AlertManifest::default() };
+        destinations(Path::new("."), &[declared]).remove(0)
+    }
+
+    fn open(key: &str) -> Remembered {
+        Remembered {
+            key: key.to_owned(),
+            to: "team".to_owned(),
+            since: "2025-08-01T00:00:00Z".to_owned(),
+            title: "it is so".to_owned(),
+        }
+    }
+
+    /// The only file below a folder.
+    fn file_below(folder: &Path) -> std::path::PathBuf {
+        let entry = std::fs::read_dir(folder).unwrap().next().unwrap().unwrap();
+        match entry.file_type().unwrap().is_dir() {
+            true => file_below(&entry.path()),
+            false => entry.path(),
+        }
+    }
+
+    #[tokio::test]
+    async fn what_the_lake_could_not_be_told_counts_all_the_same() {
+        let lake = tempfile::tempdir().unwrap();
+        let memory = Memory::open(&Url::from_directory_path(lake.path()).unwrap()).unwrap();
+        let mut to = destination();
+        to.keep(Some(&memory), "check:a", Some(open("check:a"))).await.unwrap();
+        // a folder where the file is to be: it can be neither written nor deleted
+        let file = file_below(lake.path());
+        std::fs::remove_file(&file).unwrap();
+        std::fs::create_dir(&file).unwrap();
+        assert!(to.keep(Some(&memory), "check:a", Some(open("check:a"))).await.is_err());
+        to.recall(&memory).await;
+        assert!(to.open.contains_key("check:a"), "it was told");
+        std::fs::remove_dir(&file).unwrap();
+        to.recall(&memory).await;
+        assert_eq!(memory.all().await.unwrap(), [open("check:a")], "saved as soon as that is possible");
+        assert!(to.unsaved.is_empty());
+
+        // over while there was no lake to say so
+        to.keep(None, "check:a", None).await.unwrap();
+        to.recall(&memory).await;
+        assert!(to.open.is_empty() && memory.all().await.unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_waits_is_told_as_it_is_now() {
+        let observed = |conditions: Vec<Condition>| Observation { conditions, ..Observation::default() };
+        let fails = crate::error::Error::unavailable("the store is away");
+        let waiting = vec![
+            observed(vec![conditions::of_command("stream", Some(&fails))]),
+            observed(vec![conditions::of_watch("odd", 1, Vec::new())]),
+            observed(vec![
+                conditions::of_watch("odd", 2, Vec::new()),
+                conditions::of_command("publish", None),
+            ]),
+            observed(vec![conditions::of_command("stream", None)]),
+        ];
+        let left: Vec<Vec<(String, bool)>> = merged(waiting)
+            .iter()
+            .map(|observed| observed.conditions.iter().map(|one| (one.key.clone(), one.is_bad)).collect())
+            .collect();
+        let one = |key: &str, is_bad: bool| (key.to_owned(), is_bad);
+        assert_eq!(
+            left,
+            [
+                vec![one("watch:odd", true)],
+                vec![one("watch:odd", true), one("failure:publish", false)],
+                vec![one("failure:stream", false)]
+            ]
+        );
+    }
 }

@@ -27,6 +27,24 @@ pub enum AlertKind {
 impl AlertKind {
     pub const ALL: [AlertKind; 5] =
         [AlertKind::Failure, AlertKind::Check, AlertKind::Freshness, AlertKind::Balance, AlertKind::Anomaly];
+
+    /// As it is written.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            AlertKind::Failure => "failure",
+            AlertKind::Check => "check",
+            AlertKind::Freshness => "freshness",
+            AlertKind::Balance => "balance",
+            AlertKind::Anomaly => "anomaly",
+        }
+    }
+
+    /// Whether somebody who wants to be told of these kinds is to be told of this one. A failed check and a broken balance
+    /// make a run fail, so `failure` means them too.
+    pub fn is_among(self, kinds: &BTreeSet<AlertKind>) -> bool {
+        let is_failure = matches!(self, AlertKind::Check | AlertKind::Balance);
+        kinds.contains(&self) || (is_failure && kinds.contains(&AlertKind::Failure))
+    }
 }
 
 /// How an alert is written.

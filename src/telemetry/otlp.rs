@@ -24,6 +24,8 @@ use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
+use super::{innermost, variable};
+
 /// The target of spans. They make traces; the log does not show them.
 pub const SPANS: &str = "hop";
 
@@ -52,10 +54,6 @@ impl fmt::Debug for Otlp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Otlp(traces: {}, metrics: {})", self.traces.is_some(), self.metrics.is_some())
     }
-}
-
-fn variable(name: &str) -> Option<String> {
-    std::env::var(name).ok().map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
 }
 
 /// Whether the environment wants a signal (`TRACES`, `METRICS`); what it wants and can't be had is said.
@@ -272,9 +270,5 @@ fn cause(error: &reqwest::Error) -> String {
     if error.is_timeout() {
         return "it does not answer in time".to_owned();
     }
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(inner) = cause.source() {
-        cause = inner;
-    }
-    cause.to_string()
+    innermost(error).to_string()
 }

@@ -139,9 +139,7 @@ async fn follow(
                 }
                 meter.failed();
                 out.telling.failed(&error);
-                if tries.failures >= TELLING_FAILURES {
-                    out.telling.stumbled("stream", Some(&error));
-                }
+                tries.tell(&out.telling, &error);
                 let wait = RETRY.0.saturating_mul(1 << (tries.failures - 1).min(5)).min(RETRY.1);
                 tracing::error!("{error}; nothing is lost, trying again in {} s", wait.as_secs());
                 wait
@@ -159,7 +157,8 @@ async fn follow(
                 Ok(()) => break,
                 Err(error) if error.kind() == ErrorKind::Unavailable && !options.until_idle => {
                     meter.failed();
-                    out.telling.stumbled("stream", Some(&error));
+                    tries.failures += 1;
+                    tries.tell(&out.telling, &error);
                     tracing::error!("{error}; trying again");
                     wait = RETRY.1;
                 }
@@ -174,6 +173,15 @@ async fn follow(
 struct Tries {
     failures: u32,
     conflicts: u32,
+}
+
+impl Tries {
+    /// Tells somebody, where this is not about to mend itself.
+    fn tell(&self, telling: &Telling, error: &Error) {
+        if self.failures >= TELLING_FAILURES {
+            telling.stumbled("stream", Some(error));
+        }
+    }
 }
 
 /// Gives the lake to whoever waits for it, and takes it back.
@@ -299,7 +307,7 @@ impl<'a> Stream<'a> {
             }
             self.meter.waiting(self.backlog.len(), look.num_waiting);
             if self.stop.is_asked() {
-                return self.end().await.map(Some);
+                return self.settle(true).await.map(Some);
             }
             let files = self.next_files();
             let has_worked = !files.is_empty();
@@ -330,7 +338,7 @@ impl<'a> Stream<'a> {
             }
             let is_idle = !has_worked && self.backlog.is_empty() && look.num_waiting == 0;
             if self.options.until_idle && is_idle {
-                return self.end().await.map(Some);
+                return self.settle(true).await.map(Some);
             }
             if self.backlog.is_empty() {
                 tokio::select! {
@@ -482,7 +490,10 @@ impl<'a> Stream<'a> {
         self.report.fold_steps();
         self.look_at_watches().await?;
         flow::settle(self.run, &mut self.report).await?;
-        self.out.publisher.follow(self.run).await;
+        match is_last {
+            true => self.out.publisher.finish(self.run).await,
+            false => self.out.publisher.follow(self.run).await,
+        }
         self.tell(is_last).await;
         self.run.begin_again().await;
         let mut next = Report::begin(self.run);
@@ -505,13 +516,10 @@ impl<'a> Stream<'a> {
         let (telling, publisher) = (&self.out.telling, &self.out.publisher);
         let news = self.out.anomalies.take(is_last);
         telling.settled(self.run, &self.report, news, publisher.target()).await;
-        telling.stumbled("publish", publisher.failure());
+        // of a stream that publishes nothing there is nothing to tell
+        if publisher.target().is_some() {
+            telling.stumbled("publish", publisher.failure());
+        }
         self.last_freshness = Instant::now();
-    }
-
-    async fn end(&mut self) -> Result<Report> {
-        let report = self.settle(true).await?;
-        self.out.publisher.finish(self.run).await;
-        Ok(report)
     }
 }

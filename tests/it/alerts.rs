@@ -415,7 +415,7 @@ fn a_receiver_that_is_away_slow_or_broken_changes_nothing_and_is_told_later() {
         let begun = Instant::now();
         let done = keeps_secret(Done::of(command.output().unwrap())).expect(4);
         assert!(begun.elapsed() < Duration::from_secs(45), "{why}: {:?}", begun.elapsed());
-        done.tells(&["were not delivered (check:small)", why, "webhook of `HOOK`"]);
+        done.tells(&["could not be delivered (check:small)", why, "webhook of `HOOK`"]);
         let attempts = told.receiver.take().len();
         let expected = match answer {
             Some(Answer::Status(500) | Answer::Silence) => 3,

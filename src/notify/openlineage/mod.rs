@@ -30,36 +30,40 @@ use crate::project::lineage::Lineage;
 use crate::project::manifest::OpenLineageManifest;
 use crate::project::sql::TableName;
 use crate::store::cassandra::Target;
+use crate::store::cassandra::connect::Secret;
+use crate::telemetry::variable;
 use crate::zone;
 
 /// Where events go.
 #[derive(Debug, Default)]
 pub struct Settings {
     pub url: Option<SecretUrl>,
-    pub api_key: Option<String>,
+    pub api_key: Option<Secret>,
     pub file: Option<PathBuf>,
 }
 
 impl Settings {
     /// What the project declares; the environment takes precedence.
     pub fn of(folder: &Path, declared: &OpenLineageManifest) -> Settings {
-        let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.trim().is_empty());
-        if variable("OPENLINEAGE_DISABLED").is_some_and(|value| value.trim().eq_ignore_ascii_case("true")) {
+        if variable("OPENLINEAGE_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true")) {
             return Settings::default();
         }
-        let base = variable("OPENLINEAGE_URL").or_else(|| declared.url.clone());
+        let (whose, base) = match variable("OPENLINEAGE_URL") {
+            Some(url) => ("the variable `OPENLINEAGE_URL`", Some(url)),
+            None => ("`openlineage.url` in `medallion.toml`", declared.url.clone()),
+        };
         let endpoint = variable("OPENLINEAGE_ENDPOINT").unwrap_or_else(|| "api/v1/lineage".to_owned());
         let url = base.and_then(|base| {
             let url = format!("{}/{}", base.trim().trim_end_matches('/'), endpoint.trim_start_matches('/'));
             SecretUrl::parse(&url)
-                .map_err(|why| tracing::warn!("no openlineage events are sent: OPENLINEAGE_URL {why}"))
+                .map_err(|why| tracing::warn!("no openlineage events are sent: {whose} {why}"))
                 .ok()
         });
         let file = match variable("MEDALLION_OPENLINEAGE_FILE") {
             Some(path) => Some(PathBuf::from(path)),
             None => declared.file.as_ref().map(|path| folder.join(path)),
         };
-        Settings { url, api_key: variable("OPENLINEAGE_API_KEY"), file }
+        Settings { url, api_key: variable("OPENLINEAGE_API_KEY").map(Secret::new), file }
     }
 
     fn is_empty(&self) -> bool {
@@ -69,8 +73,7 @@ impl Settings {
 
 /// What a project's jobs and datasets are called.
 pub fn names(project: &str, declared: &OpenLineageManifest, places: super::Places) -> Names {
-    let given = std::env::var("OPENLINEAGE_NAMESPACE").ok().filter(|namespace| !namespace.trim().is_empty());
-    let namespace = given.or_else(|| declared.namespace.clone());
+    let namespace = variable("OPENLINEAGE_NAMESPACE").or_else(|| declared.namespace.clone());
     Names {
         jobs: namespace.unwrap_or_else(|| format!("medallion://{project}")),
         lake: places.lake,

@@ -5,78 +5,104 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use super::Settings;
-use crate::notify::http::Client;
+use crate::notify::beside::Beside;
+use crate::notify::http::{Client, Refused};
+use crate::store::cassandra::connect::Secret;
+use crate::telemetry::counted;
+
+/// A file that can't be written within this time (a share that is away, a pipe that nobody reads) is not written any more.
+const FILE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The task that sends.
-pub struct Transport {
-    events: mpsc::UnboundedSender<Vec<Value>>,
-    done: oneshot::Receiver<()>,
-}
+pub struct Transport(Beside<Vec<Value>>);
 
 impl Transport {
     pub fn start(settings: Settings) -> Transport {
-        let (events, mut waiting) = mpsc::unbounded_channel::<Vec<Value>>();
-        let (finished, done) = oneshot::channel();
-        tokio::spawn(async move {
-            let mut client = None;
+        Transport(Beside::start("openlineage events", |mut waiting: mpsc::Receiver<Vec<Value>>| async move {
+            let mut worker = Worker { settings, client: None };
             while let Some(events) = waiting.recv().await {
-                deliver(&settings, &mut client, &events).await;
+                worker.append(&events).await;
+                worker.post(&events).await;
             }
-            let _ = finished.send(());
-        });
-        Transport { events, done }
+        }))
     }
 
     pub fn send(&self, events: Vec<Value>) {
         if !events.is_empty() {
-            // the task ends after the channel
-            let _ = self.events.send(events);
+            self.0.hand_over(events);
         }
     }
 
     /// Waits until everything is sent, but no longer than `wait`.
     pub async fn close(self, wait: Duration) {
-        drop(self.events);
-        if tokio::time::timeout(wait, self.done).await.is_err() {
+        if !self.0.close(wait).await {
             tracing::warn!("openlineage events were not delivered within {} s", wait.as_secs());
         }
     }
 }
 
-async fn deliver(settings: &Settings, client: &mut Option<Client>, events: &[Value]) {
-    if let Some(file) = &settings.file
-        && let Err(error) = append(file, events)
-    {
-        tracing::warn!("openlineage events can't be appended to `{}`: {error}", file.display());
-    }
-    let Some(url) = &settings.url else {
-        return;
-    };
-    if client.is_none() {
-        match Client::new() {
-            Ok(made) => *client = Some(made),
-            Err(error) => tracing::warn!(%error, "no openlineage event can be sent"),
-        }
-    }
-    let Some(client) = client else {
-        return;
-    };
-    for (at, event) in events.iter().enumerate() {
-        if let Err(why) = client.post(url, &event.to_string(), settings.api_key.as_deref()).await {
-            // a server that does not take one would not take the next
-            let left = events.len() - at;
-            tracing::warn!("{left} openlineage events were not delivered: {why}");
+struct Worker {
+    settings: Settings,
+    client: Option<Client>,
+}
+
+impl Worker {
+    async fn append(&mut self, events: &[Value]) {
+        let Some(path) = self.settings.file.clone() else {
             return;
+        };
+        let shown = path.display().to_string();
+        let text: String = events.iter().map(|event| format!("{event}\n")).collect();
+        let writing = tokio::task::spawn_blocking(move || append(&path, &text));
+        let why = match tokio::time::timeout(FILE_TIMEOUT, writing).await {
+            Ok(Ok(Ok(()))) => return,
+            Ok(Ok(Err(error))) => error.to_string(),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => {
+                self.settings.file = None;
+                format!("it takes longer than {} s, and is not tried again", FILE_TIMEOUT.as_secs())
+            }
+        };
+        tracing::warn!("openlineage events can't be appended to `{shown}`: {why}");
+    }
+
+    async fn post(&mut self, events: &[Value]) {
+        let Some(url) = &self.settings.url else {
+            return;
+        };
+        if self.client.is_none() {
+            match Client::new() {
+                Ok(made) => self.client = Some(made),
+                Err(error) => tracing::warn!(%error, "no openlineage event can be sent"),
+            }
+        }
+        let Some(client) = &self.client else {
+            return;
+        };
+        let bearer = self.settings.api_key.as_ref().map(Secret::reveal);
+        let mut refused: Option<Refused> = None;
+        let mut num_left = 0;
+        for event in events {
+            if refused.as_ref().is_none_or(|refused| !refused.is_of_all) {
+                match client.post(url, &event.to_string(), bearer).await {
+                    Ok(()) => continue,
+                    Err(error) => refused = Some(error),
+                }
+            }
+            num_left += 1;
+        }
+        if let Some(refused) = refused {
+            let events = counted(num_left, "openlineage event");
+            tracing::warn!("{events} could not be delivered: {}", refused.why);
         }
     }
 }
 
-/// In one write, so that lines of several processes do not mix.
-fn append(path: &Path, events: &[Value]) -> std::io::Result<()> {
-    let text: String = events.iter().map(|event| format!("{event}\n")).collect();
+/// In one call, so that lines of several processes hardly ever mix.
+fn append(path: &Path, text: &str) -> std::io::Result<()> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder)?;
     }
