@@ -27,7 +27,7 @@ pub enum Verbosity {
 /// Sends log lines to standard error, where `MEDALLION_LOG` refines what is logged, module by module, and traces and metrics
 /// to where the environment says.
 pub fn start_logging(verbosity: Verbosity) -> Otlp {
-    // spans (`hop`) make traces, and are no part of a log line
+    // spans (`hop`) make traces, and are no part of a log line, whatever the variable says
     let level = match verbosity {
         Verbosity::Quiet => "error,scylla=off",
         // the driver warns of every connection that it loses; what matters of that is said by us
@@ -35,7 +35,8 @@ pub fn start_logging(verbosity: Verbosity) -> Otlp {
         Verbosity::Verbose => "info,scylla=warn,medallion=debug,hop=off",
         Verbosity::Trace => "debug,medallion=trace,hop=off",
     };
-    let filter = EnvFilter::try_from_env("MEDALLION_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+    let given = variable("MEDALLION_LOG").and_then(|text| EnvFilter::try_new(format!("{text},hop=off")).ok());
+    let filter = given.unwrap_or_else(|| EnvFilter::new(level));
     let is_terminal = std::io::stderr().is_terminal();
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)

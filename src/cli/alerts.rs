@@ -78,7 +78,8 @@ async fn test(places: &Places, only: Option<&str>) -> Result<u8> {
 
 async fn list(places: &Places) -> Result<u8> {
     let project = places.load().await?;
-    let open = notify::open_alerts(&places.lake_url(project.lake.as_deref())?).await?;
+    let lake = places.lake(&project).await?;
+    let open = notify::open_alerts(lake.url()).await?;
     if places.format == Format::Json {
         print_text(&format!("{}\n", serde_json::to_string_pretty(&open)?))?;
         return Ok(0);

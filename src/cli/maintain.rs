@@ -57,6 +57,13 @@ pub struct VacuumArgs {
     turn: TurnArgs,
 }
 
+impl VacuumArgs {
+    /// The command's name, unless it only tells.
+    pub fn moves_data(&self) -> Option<&'static str> {
+        self.delete.then_some("vacuum")
+    }
+}
+
 #[derive(Debug, Args)]
 #[command(
     after_help = "It takes the lake's lock: beside a run it ends with exit code 5, beside a stream it gets its turn.\n\n\

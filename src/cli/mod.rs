@@ -26,6 +26,7 @@ mod site;
 mod sql;
 mod status;
 mod stream;
+mod telling;
 mod travel;
 mod turn;
 
@@ -39,18 +40,14 @@ use url::Url;
 
 use self::output::Format;
 use crate::error::{Error, ErrorKind, Result};
-use crate::flow::report::Report;
 use crate::flow::{Run, lock};
 use crate::lake::{Lake, Root, open_root, parse_location};
-use crate::notify::{self, Ended, Telling};
+use crate::notify::{Ended, Telling};
 use crate::project::Project;
-use crate::project::alerts::Declared;
 use crate::project::manifest::ServingManifest;
 use crate::store::cassandra::{Cassandra, Target};
 use crate::telemetry::otlp::Otlp;
 use crate::telemetry::{self, Progress, Verbosity};
-use crate::trigger::anomalies::Anomalies;
-use crate::trigger::export;
 use crate::zone;
 
 /// Moves landed files through bronze, silver and gold Delta tables, and proves that nothing was lost.
@@ -224,31 +221,8 @@ pub async fn run(cli: Cli) -> Result<u8> {
         Ok(code) => Ended::Done(*code),
         Err(error) => Ended::Failed(error),
     };
-    let is_stopped = matches!(ended, Ended::Stopped);
-    places.telling.ended(ended).await;
-    places.otlp.close(is_stopped).await;
+    telling::last_messages(places.telling, places.otlp, ended, is_stream).await;
     done
-}
-
-impl Command {
-    /// The command's name, where others are told how it ended.
-    fn moves_data(&self) -> Option<&'static str> {
-        match self {
-            Command::Run(_) => Some("run"),
-            Command::Stream(_) => Some("stream"),
-            Command::Rerun(args) => args.moves_data(),
-            Command::Publish(_) => Some("publish"),
-            Command::Reconcile(_) => Some("reconcile"),
-            Command::Quarantine(args) => args.moves_data(),
-            Command::Restore(_) => Some("restore"),
-            Command::Optimize(_) => Some("optimize"),
-            Command::Vacuum(_) => Some("vacuum"),
-            Command::Gc(_) => Some("gc"),
-            // it tells how fresh the tables are
-            Command::Status(args) => args.monitors().then_some("status"),
-            _ => None,
-        }
-    }
 }
 
 async fn command(places: &Places, command: Command) -> Result<u8> {
@@ -317,23 +291,6 @@ impl Places {
         Lake::open(&self.lake_url(project.lake.as_deref())?, true)
     }
 
-    /// Whom the project wants told of a command, also where the rest of the project is broken.
-    fn telling(&self, command: &'static str) -> Telling {
-        let declared = Declared::read(&self.project);
-        let places = self.told(declared.lake.as_deref(), declared.landing.as_deref());
-        Telling::open(&declared, places, command)
-    }
-
-    /// The places, for who is told.
-    fn told(&self, lake: Option<&str>, landing: Option<&str>) -> notify::Places {
-        let (base, text) = self.place(self.landing.as_deref(), landing, "landing");
-        notify::Places {
-            project: self.project.clone(),
-            lake: self.lake_url(lake).ok(),
-            landing: parse_location(text, &base).ok(),
-        }
-    }
-
     /// The project's lake, which must be there.
     async fn lake(&self, project: &Project) -> Result<Lake> {
         let url = self.lake_url(project.lake.as_deref())?;
@@ -395,20 +352,6 @@ impl Places {
             opened => opened.map_err(|error| error.during("opening landing"))?,
         };
         open_run(project, landing, lake, progress).await
-    }
-
-    /// A command has closed its books: whoever wants to be told is.
-    async fn settled(&self, run: &Run, report: &Report, anomalies: &mut Anomalies) {
-        anomalies.look(run).await;
-        // what is wrong with it the run has told
-        let serving = self.telling.wants_store().then(|| self.serving(&run.project).ok().flatten());
-        let target = serving.flatten().map(|(_, target)| target);
-        self.telling.settled(run, report, anomalies.take(true), target.as_ref()).await;
-        if let Some(to) = self.otlp.meter()
-            && let Err(error) = export::report(run, report, &to)
-        {
-            tracing::warn!(%error, "no metrics of this run");
-        }
     }
 
     /// The cluster that marts are published to; `None` where neither the caller nor the project names one.

@@ -92,11 +92,15 @@ impl Watch {
         }
         let during = || format!("watching `{}`", self.name);
         let unknown: BTreeSet<i32> = &dates - &self.known_dates;
+        let rows = self.rows(run, &dates).await.during(during)?;
         let before = match self.has_looked && unknown.is_empty() {
             true => Vec::new(),
-            false => self.rows_before(run, &unknown).await.during(during)?,
+            // the query is right, so it is the files of then that are wrong: a vacuum has deleted them
+            false => self.rows_before(run, &unknown).await.unwrap_or_else(|error| {
+                tracing::warn!("{}: {error}; rows that were there before may be shown as new", during());
+                Vec::new()
+            }),
         };
-        let rows = self.rows(run, &dates).await.during(during)?;
         for batch in &before {
             self.new_rows(batch)?;
         }

@@ -11,6 +11,7 @@ use crate::flow::dirty::stored_table;
 use crate::project::Project;
 use crate::project::lineage::{ColumnName, Lineage};
 use crate::project::sql::TableName;
+use crate::telemetry::variable;
 use crate::zone;
 
 /// The zone that lineage has for what lands.
@@ -53,9 +54,13 @@ impl Dataset {
             "s3" | "s3a" => (format!("s3://{host}"), key.trim_start_matches('/').to_owned()),
             "gs" => (format!("gs://{host}"), key.trim_start_matches('/').to_owned()),
             "az" | "azure" | "adl" | "abfs" | "abfss" => {
-                let account =
-                    std::env::var("AZURE_STORAGE_ACCOUNT_NAME").unwrap_or_else(|_| "unknown".to_owned());
-                let container = if root.username().is_empty() { host } else { root.username() };
+                let (container, account) = match root.username() {
+                    // `az://container/…`
+                    "" => (host, variable("AZURE_STORAGE_ACCOUNT_NAME")),
+                    // `abfss://container@account.dfs.core.windows.net/…`
+                    container => (container, host.split('.').next().map(str::to_owned)),
+                };
+                let account = account.unwrap_or_else(|| "unknown".to_owned());
                 (format!("abfss://{container}@{account}.dfs.core.windows.net"), key)
             }
             scheme => (format!("{scheme}://{host}"), key),
@@ -144,6 +149,10 @@ mod tests {
         assert_eq!(named("file:///srv/my%20lake/"), pair("file", "/srv/my lake/gold/daily"));
         assert_eq!(named("s3://bucket/lake/prod"), pair("s3://bucket", "lake/prod/gold/daily"));
         assert_eq!(named("s3://bucket"), pair("s3://bucket", "gold/daily"));
+        assert_eq!(
+            named("abfss://lake@company.dfs.core.windows.net/prod"),
+            pair("abfss://lake@company.dfs.core.windows.net", "/prod/gold/daily")
+        );
         assert_eq!(named("gs://bucket/lake"), pair("gs://bucket", "lake/gold/daily"));
     }
 }
