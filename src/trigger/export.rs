@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use opentelemetry::KeyValue;
-use opentelemetry::metrics::Histogram;
+use opentelemetry::metrics::{AsyncInstrument, Histogram};
 
-use super::meter::{Arrived, BUCKETS, DURATIONS, Kind, Meter, OF_SOURCES, OF_STREAM};
+use super::meter::{Arrived, BUCKETS, DURATIONS, Kind, Meter, Number, OF_SOURCES, OF_STREAM};
 use crate::error::Result;
 use crate::flow::bronze::MAX_EVENT_TIME;
 use crate::flow::report::{Report, Step};
@@ -60,39 +60,19 @@ pub fn report(run: &Run, report: &Report, to: &opentelemetry::metrics::Meter) ->
 pub fn export(meter: &Arc<Meter>, to: &opentelemetry::metrics::Meter) {
     for number in &OF_SOURCES {
         let read = Arc::clone(meter);
-        let observe = move |observer: &dyn opentelemetry::metrics::AsyncInstrument<f64>| {
+        observe(to, number, move |observer| {
             for (source, value) in read.by_source(number) {
                 observer.observe(value, &[KeyValue::new("source", source)]);
             }
-        };
-        match number.kind {
-            Kind::Counter => {
-                let made = to.f64_observable_counter(number.name).with_description(number.help);
-                made.with_callback(observe).build();
-            }
-            Kind::Gauge => {
-                let made = to.f64_observable_gauge(number.name).with_description(number.help);
-                made.with_callback(observe).build();
-            }
-        }
+        });
     }
     for number in &OF_STREAM {
         let read = Arc::clone(meter);
-        let observe = move |observer: &dyn opentelemetry::metrics::AsyncInstrument<f64>| {
+        observe(to, number, move |observer| {
             if let Some(value) = read.value(number) {
                 observer.observe(value, &[]);
             }
-        };
-        match number.kind {
-            Kind::Counter => {
-                let made = to.f64_observable_counter(number.name).with_description(number.help);
-                made.with_callback(observe).build();
-            }
-            Kind::Gauge => {
-                let made = to.f64_observable_gauge(number.name).with_description(number.help);
-                made.with_callback(observe).build();
-            }
-        }
+        });
     }
     let histograms: Vec<(&'static str, Histogram<f64>)> = DURATIONS
         .iter()
@@ -106,4 +86,22 @@ pub fn export(meter: &Arc<Meter>, to: &opentelemetry::metrics::Meter) {
             histogram.record(duration.as_secs_f64(), &[]);
         }
     }));
+}
+
+/// Asks for a number whenever metrics are sent.
+fn observe<T>(
+    to: &opentelemetry::metrics::Meter,
+    number: &Number<T>,
+    read: impl Fn(&dyn AsyncInstrument<f64>) + Send + Sync + 'static,
+) {
+    match number.kind {
+        Kind::Counter => {
+            let made = to.f64_observable_counter(number.name).with_description(number.help);
+            made.with_callback(read).build();
+        }
+        Kind::Gauge => {
+            let made = to.f64_observable_gauge(number.name).with_description(number.help);
+            made.with_callback(read).build();
+        }
+    }
 }

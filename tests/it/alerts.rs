@@ -2,6 +2,7 @@
 //! without telling the URL.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -118,7 +119,7 @@ fn a_failed_check_is_told_when_it_begins_and_when_it_is_over() {
         alert["details"],
         serde_json::json!({
             "check": "small", "description": "Readings are small.", "severity": "fail", "outcome": "failed", "rows": 1,
-            "dates": [], "findings": []
+            "dates": [], "num_dates": 0, "findings": [], "num_findings": 0
         })
     );
 
@@ -157,6 +158,30 @@ fn a_check_that_is_no_longer_declared_leaves_no_open_alert() {
     assert!(is(&told.told()[0], "firing", "check:other"));
     let open = told.medallion(&["--format", "json", "alerts", "list"]).json();
     assert_eq!(open.as_array().unwrap().len(), 1, "{open}");
+    // also when it was the last one
+    for (file, _) in CHECK {
+        fs::remove_file(told.place.project.join(file.replace("small", "other"))).unwrap();
+    }
+    told.medallion(&["run"]).ok();
+    assert_eq!(told.medallion(&["alerts", "list"]).ok(), "no alert is open\n");
+    assert_eq!(told.told(), [], "nobody knows whether it would pass");
+}
+
+#[test]
+fn a_message_that_is_refused_holds_up_no_other() {
+    let told = Told::webhook();
+    for (file, text) in [
+        ("sql/checks/tiny.sql", "select id from silver.readings where amount > 10\n"),
+        ("sql/checks/tiny.toml", "description = \"Readings are tiny.\"\n"),
+    ] {
+        write(&told.place.project.join(file), text.as_bytes());
+    }
+    told.receiver.answer(&[Answer::Status(400)], Answer::Status(200));
+    told.land_and_run("a.jsonl", &[("1", "500")]).expect(4);
+    let sent = told.told();
+    assert_eq!(sent.len(), 2, "{sent:?}");
+    told.medallion(&["run"]).expect(4);
+    assert_eq!(told.told(), [sent[0].clone()], "what was refused is tried again");
 }
 
 #[test]
@@ -245,7 +270,8 @@ fn who_wants_failures_is_told_of_checks_but_not_of_anomalies() {
     assert_eq!(sent.len(), 1, "one message: {sent:?}");
     let message = sent[0].json();
     let text = message["text"].as_str().unwrap();
-    assert!(text.starts_with("[mini] the check `warned` found 1 row of which this is not true: Hardly any is large."), "{text}");
+    let first = "[mini] the check `warned` found 1 row of which this is not true: Hardly any is large.";
+    assert!(text.starts_with(first), "{text}");
     assert!(text.contains("2 rows of the watch `large` are new"), "{text}");
     let blocks = message["blocks"].as_array().unwrap();
     assert_eq!(blocks.len(), 3, "{message:#}");
@@ -291,6 +317,19 @@ fn a_missed_objective_is_told_by_the_monitor_and_taken_back_by_the_run() {
     assert!(alerts.len() == 1 && is(&alerts[0], "resolved", "freshness:bronze.readings"), "{alerts:?}");
     assert!(told.command(&["status"]).output().unwrap().status.success());
     assert_eq!(told.told(), [], "who only looks tells nobody");
+}
+
+#[test]
+fn what_a_full_refresh_computes_again_was_not_late() {
+    let told = Told::webhook();
+    told.place.edit(
+        "sql/gold/daily.toml",
+        "description = \"Per day.\"",
+        "description = \"Per day.\"\nfreshness = \"1 hour\"",
+    );
+    told.land_and_run("a.jsonl", &[("1", "1")]).ok();
+    told.medallion(&["run", "--full-refresh"]).ok();
+    assert_eq!(told.told(), []);
 }
 
 /// A stream that runs until it is stopped.
@@ -378,6 +417,87 @@ fn a_stream_tells_each_thing_once_however_often_it_settles() {
     }
     stop(running).expect(4);
     assert_eq!(told.told(), []);
+}
+
+#[test]
+fn what_the_lake_does_not_keep_is_told_once_all_the_same() {
+    let told = streaming();
+    told.land_and_run("a.jsonl", &[("1", "1")]).ok();
+    // a folder where the file is to be: like a full disk it can be read, and not written
+    let short = |text: &str| blake3::hash(text.as_bytes()).to_hex()[..16].to_owned();
+    let folder = told.place.lake.join("_medallion.alerts").join(short("webhook of `HOOK`"));
+    fs::create_dir_all(folder.join(format!("{}.json", short("check:small")))).unwrap();
+    let running = stream(&told);
+    for number in 2..5 {
+        let line = mini::reading(&number.to_string(), 1, "500");
+        told.place.land(&[mini::readings(&format!("{number}.jsonl"), &[line])]);
+        let query = format!("select count(*) from ledger.runs where run_id >= {number}");
+        let begun = Instant::now();
+        while told.place.value(&query) == "0" {
+            assert!(begun.elapsed() < Duration::from_secs(60), "the stream does not settle");
+            pause(Duration::from_millis(100));
+        }
+    }
+    stop(running).expect(4);
+    assert_eq!(keys(&told.receiver.take(), "firing"), ["check:small"]);
+}
+
+#[test]
+fn a_stream_that_publishes_nothing_does_not_take_back_that_publishing_failed() {
+    let told = streaming();
+    told.land_and_run("a.jsonl", &[("1", "1")]).ok();
+    told.medallion(&["publish"]).expect(2);
+    let alerts = told.told();
+    assert!(alerts.len() == 1 && is(&alerts[0], "firing", "failure:publish"), "{alerts:?}");
+    told.place.land(&[mini::readings("b.jsonl", &[mini::reading("2", 1, "1")])]);
+    told.medallion(&["stream", "--until-idle"]).ok();
+    assert_eq!(told.told(), []);
+}
+
+#[test]
+fn a_stream_that_ends_without_having_published_tells_that_and_no_more() {
+    let told = streaming();
+    told.place.edit("medallion.toml", "[limits]", "[serving]\nkeyspace = \"told\"\n[limits]");
+    for (file, text) in [
+        ("cql/tables/total.cql", "create table total (site text, amount decimal, primary key ((site)));\n"),
+        (
+            "cql/publish/total.cql",
+            "insert into total (site, amount) values (:site, :amount) using timestamp :committed_at;\n",
+        ),
+    ] {
+        write(&told.place.project.join(file), text.as_bytes());
+    }
+    told.place.land(&[mini::readings("a.jsonl", &[mini::reading("1", 1, "1")])]);
+    let mut command = told.command(&["--cassandra", "127.0.0.1:9", "stream", "--until-idle"]);
+    keeps_secret(Done::of(command.output().unwrap())).expect(6);
+    let alerts = told.told();
+    assert!(alerts.len() == 1 && is(&alerts[0], "firing", "failure:publish"), "{alerts:?}");
+}
+
+#[test]
+fn a_further_signal_ends_the_waiting_for_a_receiver_that_is_silent() {
+    let told = streaming();
+    told.receiver.answer(&[], Answer::Silence);
+    let mut running = stream(&told);
+    told.place.land(&[mini::readings("a.jsonl", &[mini::reading("1", 1, "500")])]);
+    told.receiver.wait_for("the failed check", |sent| !sent.is_empty());
+    let terminate = |child: &Child| {
+        Command::new("kill").arg("-TERM").arg(child.id().to_string()).status().unwrap();
+    };
+    terminate(&running);
+    // the report is printed last, before the waiting
+    let mut lines = BufReader::new(running.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().contains("micro-batches")));
+    let begun = Instant::now();
+    let code = loop {
+        terminate(&running);
+        pause(Duration::from_millis(100));
+        if let Some(status) = running.try_wait().unwrap() {
+            break status.code();
+        }
+        assert!(begun.elapsed() < Duration::from_secs(10), "it waits on");
+    };
+    assert_eq!(code, Some(4));
 }
 
 /// The same files, with and without anybody to be told.

@@ -237,7 +237,7 @@ fn without_a_lake_nothing_is_answered_and_nothing_made() {
     let place = mini::place();
     let empty = place.folder().join("empty");
     std::fs::create_dir(&empty).unwrap();
-    let commands: [&[&str]; 16] = [
+    let commands: [&[&str]; 17] = [
         &["sql", "select 1"],
         &["status"],
         &["balance"],
@@ -247,6 +247,7 @@ fn without_a_lake_nothing_is_answered_and_nothing_made() {
         &["quarantine", "redrive", "--all"],
         &["runs", "list"],
         &["runs", "show"],
+        &["alerts", "list"],
         &["explain-row", "gold.total", "site=north"],
         &["diff", "gold.total", "0", "1"],
         &["restore", "gold.total", "--to", "0"],

@@ -249,6 +249,10 @@ fn a_run_tells_of_every_table_that_it_wrote() {
     let again = later.iter().rfind(|event| event["job"]["name"] == "gold.daily").unwrap();
     assert_eq!(again["run"]["facets"]["parent"]["run"]["runId"], rerun["run"]["runId"]);
     assert_eq!(later.iter().filter(|event| event["job"]["name"] == "rerun").count(), 2, "a dry run is none");
+    place.medallion(&["vacuum"]).ok();
+    assert_eq!(lines(&file(&place)).len(), all.len(), "a vacuum that only tells is none");
+    place.medallion(&["vacuum", "--delete"]).ok();
+    assert_eq!(told(&lines(&file(&place))[all.len()..]), [("vacuum".to_owned(), "COMPLETE".to_owned())]);
 }
 
 #[test]
