@@ -12,7 +12,7 @@ MEDALLION = $(TARGET)/release/medallion
 CARGO_DENY_VERSION := 0.20.2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-services build run test soak demo check fmt bench bench-astra bench-operators bench-serving bench-stream data-dictionary docs-site clean-lake cassandra cassandra-stop
+.PHONY: help setup setup-services build run test soak demo check fmt bench bench-astra bench-operators bench-serving bench-stream check-openlineage data-dictionary docs-site clean-lake cassandra cassandra-stop
 
 help: ## list the recipes
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,6 +61,9 @@ check-dependencies:
 	@# advisories live in a database on the network: without it they are not checked, which is said and not hidden
 	@if cargo deny --locked fetch db >/dev/null 2>&1; then cargo deny --locked check advisories; \
 	else echo "warning: advisories NOT CHECKED, their database could not be fetched" >&2; fi
+
+check-openlineage: build ## validate OpenLineage events of a run of the sample with the official Python client
+	MEDALLION_BIN=$(MEDALLION) scripts/check_openlineage.sh
 
 fmt: ## format the code
 	cargo fmt

@@ -31,6 +31,7 @@ refuse 'lake/ stands below the flow' src/lake/ 'crate::(flow|cli|trigger|engine)
 refuse 'decode/ stands alone' src/decode/ 'crate::[a-z_]+'
 refuse 'project/ touches no data' src/project/ 'crate::(flow|cli|trigger)'
 refuse 'flow/ does not know who asks' src/flow/ 'crate::(cli|trigger)'
+refuse 'notify/ does not know who asks' src/notify/ 'crate::(cli|trigger)'
 
 # messages: lowercase, no full stop at the end
 call='(Error::[a-z]+\(|tracing::(error|warn|info|debug)!\(([^"();]*,)?|\.during\(|found\.add(_at)?\([^"();]*)\s*(\|\|\s*)?(format!\(\s*)?'

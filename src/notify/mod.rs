@@ -33,7 +33,7 @@ use crate::store::cassandra::Target;
 
 pub use self::sender::{Delivery, Destination, destinations, test};
 
-/// A command waits so long for its last messages.
+/// A command waits so long for its last messages, and meanwhile for its last spans.
 pub const LAST_WAIT: Duration = Duration::from_secs(25);
 
 /// One that was told to end waits no longer than this: the process ends soon after.

@@ -125,7 +125,8 @@ impl Watch {
         Ok(context.sql(&self.query).await?.collect().await?)
     }
 
-    /// The rows of these dates when the tables were looked at last. What a source's rules accept has no past.
+    /// The rows of these dates when the tables were looked at last. What a source's rules accept has no past: a watch over
+    /// `accepted.*` shows what a date had already.
     async fn rows_before(&self, run: &Run, dates: &BTreeSet<i32>) -> Result<Vec<RecordBatch>> {
         let context: SessionContext = engine::context(&run.state);
         inputs::register_references(run, &context)?;
