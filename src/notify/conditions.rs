@@ -40,6 +40,11 @@ pub fn of_checks(project: &Project, checks: &[CheckResult], withheld: &[Told]) -
     for prefix in [CHECK, WARNING, WITHHELD] {
         found.known.entry(prefix).or_default();
     }
+    let has_objectives = project.sources.iter().any(|source| source.freshness.is_some())
+        || project.stored_models().any(|model| model.freshness.is_some());
+    if !has_objectives {
+        found.known.entry(FRESHNESS).or_default();
+    }
     for check in checks {
         let details = json!({
             "check": check.name,
@@ -136,7 +141,6 @@ pub fn of_report(project: &Project, report: &Report) -> Observation {
 /// The store's.
 pub async fn of_freshness(run: &Run) -> Result<Observation> {
     let mut found = Observation::default();
-    found.known.entry(FRESHNESS).or_default();
     for fresh in freshness::declared(run, chrono::Utc::now().timestamp_micros()).await? {
         let key = format!("{FRESHNESS}{}", fresh.table);
         found.known.entry(FRESHNESS).or_default().insert(key.clone());

@@ -317,6 +317,15 @@ fn a_missed_objective_is_told_by_the_monitor_and_taken_back_by_the_run() {
     assert!(alerts.len() == 1 && is(&alerts[0], "resolved", "freshness:bronze.readings"), "{alerts:?}");
     assert!(told.command(&["status"]).output().unwrap().status.success());
     assert_eq!(told.told(), [], "who only looks tells nobody");
+
+    // the objective is missed again, and given up
+    pause(Duration::from_secs(4));
+    told.medallion(&["status", "--monitor"]).expect(4);
+    assert_eq!(told.told().len(), 1);
+    told.place.edit("sql/bronze/readings.toml", "freshness = \"3 seconds\"", "");
+    told.medallion(&["status", "--monitor"]).ok();
+    assert_eq!(told.told(), []);
+    assert_eq!(told.medallion(&["alerts", "list"]).ok(), "no alert is open\n");
 }
 
 #[test]
