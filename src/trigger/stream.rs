@@ -297,6 +297,7 @@ impl<'a> Stream<'a> {
                 self.settle().await?;
                 *tries = Tries::default();
             }
+            self.publisher.follow(self.run).await?;
             let is_idle = !has_worked && self.backlog.is_empty() && look.num_waiting == 0;
             if self.options.until_idle && is_idle {
                 return self.end().await.map(Some);
@@ -430,7 +431,8 @@ impl<'a> Stream<'a> {
         self.last_refresh = (Instant::now(), begun.elapsed());
         self.meter.refreshed(begun.elapsed());
         self.is_dirty = false;
-        self.publisher.follow(self.run).await;
+        self.publisher.note_change();
+        self.publisher.follow(self.run).await?;
         self.look_at_watches().await
     }
 
@@ -466,7 +468,8 @@ impl<'a> Stream<'a> {
         self.report.fold_steps();
         self.look_at_watches().await?;
         flow::settle(self.run, &mut self.report).await?;
-        self.publisher.follow(self.run).await;
+        self.publisher.note_change();
+        self.publisher.follow(self.run).await?;
         self.run.begin_again().await;
         let mut next = Report::begin(self.run);
         next.left_in_landing(self.report.left.clone());
@@ -484,7 +487,7 @@ impl<'a> Stream<'a> {
 
     async fn end(&mut self) -> Result<Report> {
         let report = self.settle().await?;
-        self.publisher.finish(self.run).await;
+        self.publisher.finish(self.run).await?;
         Ok(report)
     }
 }
