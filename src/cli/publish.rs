@@ -7,7 +7,7 @@ use super::output::{Format, print_text, text_table};
 use crate::error::{Error, ErrorKind, Result};
 use crate::flow::Run;
 use crate::flow::report::Report;
-use crate::flow::serving::{self, Publication, Scope};
+use crate::flow::serving::{self, GoldTables, Publication, Scope};
 use crate::project::Project;
 use crate::project::mart::Mart;
 use crate::telemetry::Progress;
@@ -44,7 +44,7 @@ pub async fn run(places: &Places, args: &PublishArgs) -> Result<u8> {
     let plan = store.prepare(manifest, &marts, args.migrate).await?;
     let scope = Scope { is_full: args.full, created: plan.missing, altered: plan.altered };
     let begun = std::time::Instant::now();
-    let published = serving::publish(&run, &store, &marts, &scope).await;
+    let published = serving::publish(&GoldTables::of(&run)?, &store, &marts, &scope).await;
     progress.finish();
     let published = published?;
     // everything is published, whatever the settings say by now

@@ -6,7 +6,7 @@ use super::Places;
 use super::output::{Format, plain, print_cells, print_text, text_table};
 use super::publish::select;
 use crate::error::{During, ErrorKind, Result};
-use crate::flow::serving::{self, Kind, Reconciled};
+use crate::flow::serving::{self, GoldTables, Kind, Reconciled};
 use crate::telemetry::Progress;
 
 #[derive(Debug, Args)]
@@ -33,10 +33,11 @@ pub async fn run(places: &Places, args: &ReconcileArgs) -> Result<u8> {
     let (_, store) = places.cassandra(&project).await?;
     store.use_keyspace().await?;
     store.expect_tables(&marts).await?;
+    let tables = GoldTables::of(&run)?;
     let mut found = Vec::new();
     for mart in &marts {
         progress.stage(&format!("comparing {}", mart.name));
-        let reconciled = serving::reconcile(&run, &store, mart, args.repair, args.limit).await;
+        let reconciled = serving::reconcile(&tables, &store, mart, args.repair, args.limit).await;
         found.push(reconciled.during(|| format!("reconciling `{}`", mart.name))?);
     }
     progress.finish();

@@ -8,7 +8,8 @@ use arrow::array::{Date32Array, Int64Array, RecordBatch};
 use serde_json::json;
 
 use super::decide::{self, Counts};
-use super::{Run, dirty, interventions, quarantine, recent};
+use super::quarantine::{self, Refused};
+use super::{Run, dirty, interventions, recent};
 use crate::error::Result;
 use crate::ledger;
 use crate::project::source::{Mode, Source};
@@ -43,9 +44,9 @@ pub async fn decide_changed(run: &mut Run) -> Result<()> {
                 let mut changed = dirty::dates_of(since.unwrap_or_else(|| bronze.partitions(1)));
                 if let Some(consumed) = consumed.filter(|_| !run.is_full_refresh) {
                     let appended = &changed - &asked;
-                    for (date, counts) in recent::counted_since(run, &source, &appended, consumed).await? {
+                    for (date, found) in recent::counted_since(run, &source, &appended, consumed).await? {
                         changed.remove(&date);
-                        counted.insert((source.name.clone(), Some(date)), counts);
+                        counted.insert((source.name.clone(), Some(date)), found);
                     }
                 }
                 asked.extend(changed);
@@ -81,16 +82,16 @@ pub async fn decide_and_record(run: &mut Run, todo: Vec<(Source, Option<BTreeSet
     record(run, todo, BTreeMap::new()).await
 }
 
-/// As [`decide_and_record`], and adds what was counted of further records.
+/// As [`decide_and_record`], and adds what was counted and refused of further records.
 async fn record(
     run: &mut Run,
     todo: Vec<(Source, Option<BTreeSet<i32>>)>,
-    counted: BTreeMap<(String, Option<i32>), Counts>,
+    counted: BTreeMap<(String, Option<i32>), (Counts, Vec<Refused>)>,
 ) -> Result<()> {
     let mut positions = BTreeMap::new();
     let mut changed: BTreeMap<(String, Option<i32>), Counts> = BTreeMap::new();
     let mut replaced: BTreeMap<String, Option<BTreeSet<i32>>> = BTreeMap::new();
-    let mut refused_by_source: Vec<(Source, Option<BTreeSet<i32>>, Vec<quarantine::Refused>)> = Vec::new();
+    let mut refused_by_source: Vec<(Source, Option<BTreeSet<i32>>, Vec<Refused>)> = Vec::new();
     for (source, dates) in todo {
         positions.insert(format!("bronze.{}", source.name), run.bronze_of(&source.name)?.version());
         let decided = run.decided(&source, dates.as_ref()).await?;
@@ -108,6 +109,9 @@ async fn record(
     }
     for (source, dates, refused) in refused_by_source {
         quarantine::replace(run, &source, dates.as_ref(), refused).await?;
+        let of_source = counted.iter().filter(|((name, _), _)| *name == source.name);
+        let added: Vec<Refused> = of_source.flat_map(|(_, (_, refused))| refused).cloned().collect();
+        quarantine::add(run, &source, added).await?;
     }
     if positions.is_empty() {
         return Ok(());
@@ -122,7 +126,7 @@ async fn record(
         (Some(_), _) => false,
     });
     all.extend(changed);
-    for (key, counts) in counted {
+    for (key, (counts, _)) in counted {
         let form = run.project.source(&key.0).map(|source| source.fingerprint.clone()).unwrap_or_default();
         let all = all.entry(key).or_insert_with(|| Counts { fingerprint: form, ..Counts::default() });
         all.add(&counts);

@@ -100,11 +100,42 @@ pub async fn replace(
     dates: Option<&BTreeSet<i32>>,
     mut refused: Vec<Refused>,
 ) -> Result<()> {
-    let mut table = run.quarantine_of(&source.name)?.clone();
-    let condition = format!("(stage = 'silver' or error_type = '{DISCARDED}')");
-    let mut before = read(run, source, dates, &condition).await?;
+    let before = read_of_silver(run, source, dates).await?;
     // what bronze refused and an operator discarded follows from no bronze record
     refused.extend(before.iter().filter(|record| record.stage == Stage::Bronze).cloned());
+    put(run, source, dates, before, refused).await
+}
+
+/// Adds to silver's part what was refused of further records.
+///
+/// # Errors
+/// The stores'.
+pub async fn add(run: &mut Run, source: &Source, mut refused: Vec<Refused>) -> Result<()> {
+    if refused.is_empty() {
+        return Ok(());
+    }
+    let dates: BTreeSet<i32> = refused.iter().map(|record| record.date).collect();
+    let before = read_of_silver(run, source, Some(&dates)).await?;
+    let place = |record: &Refused| (record.source_file.clone(), record.source_line);
+    let added: BTreeSet<_> = refused.iter().map(place).collect();
+    refused.extend(before.iter().filter(|record| !added.contains(&place(record))).cloned());
+    put(run, source, Some(&dates), before, refused).await
+}
+
+async fn read_of_silver(run: &Run, source: &Source, dates: Option<&BTreeSet<i32>>) -> Result<Vec<Refused>> {
+    let condition = format!("(stage = 'silver' or error_type = '{DISCARDED}')");
+    read(run, source, dates, &condition).await
+}
+
+/// Puts `refused` in the place of what was there `before` of the dates.
+async fn put(
+    run: &mut Run,
+    source: &Source,
+    dates: Option<&BTreeSet<i32>>,
+    mut before: Vec<Refused>,
+    mut refused: Vec<Refused>,
+) -> Result<()> {
+    let mut table = run.quarantine_of(&source.name)?.clone();
     fetch_raw(run, source, &mut refused, &before).await?;
     for records in [&mut before, &mut refused] {
         records.sort_by(|a, b| (&a.source_file, a.source_line).cmp(&(&b.source_file, b.source_line)));

@@ -22,6 +22,7 @@ use super::decide::{self, Bronze, Counts};
 use super::dirty::{self, Since, Work};
 use super::ids::{self, Ids};
 use super::partial::Partials;
+use super::quarantine::Refused;
 use super::row_wise::is_row_wise;
 use super::{Run, inputs, late};
 use crate::error::Result;
@@ -30,6 +31,9 @@ use crate::project::model::{Model, Span};
 use crate::project::source::{Mode, Source};
 use crate::project::sql::TableName;
 use crate::zone;
+
+/// Refused records of a date that are kept until the next settle.
+const MAX_REFUSED: usize = 50_000;
 
 /// What a refresh computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,8 +113,21 @@ struct RecentSource {
 struct Counted {
     commits: BTreeSet<i64>,
     counts: Counts,
-    /// A record was refused, or its key was known: what is to be written of that, deciding the whole date says.
+    refused: Vec<Refused>,
+    /// A key was known, or more was refused than is kept: what is to be written of that, deciding the whole date says.
     needs_all: bool,
+}
+
+impl Counted {
+    /// Those that a rule has refused.
+    fn refuse(&mut self, record: &Refused) {
+        if self.refused.len() < MAX_REFUSED {
+            self.refused.push(record.clone());
+        } else {
+            self.refused = Vec::new();
+            self.needs_all = true;
+        }
+    }
 }
 
 impl Recent {
@@ -272,8 +289,10 @@ async fn decide_source(
             let counted = of_source.counted.entry(*date).or_default();
             counted.commits.extend(&commits);
             counted.counts.add(counts);
-            counted.needs_all |= counts.quarantined.records > 0;
         }
+    }
+    for record in &decided.quarantined {
+        of_source.counted.entry(record.date).or_default().refuse(record);
     }
     let mut rejected: HashMap<&str, HashSet<i64>> = HashMap::new();
     for (file, line) in decided.rejected.values().flatten() {
@@ -322,7 +341,7 @@ async fn decide_source(
 }
 
 /// What was decided of a source's records since the ledger's decisions were at `consumed` of bronze, for those of `dates`
-/// of which nothing else has changed: it is added to what the ledger has.
+/// of which nothing else has changed: it is added to what the ledger and quarantine have.
 ///
 /// # Errors
 /// Those of the log.
@@ -331,7 +350,7 @@ pub async fn counted_since(
     source: &Source,
     dates: &BTreeSet<i32>,
     consumed: i64,
-) -> Result<BTreeMap<i32, Counts>> {
+) -> Result<BTreeMap<i32, (Counts, Vec<Refused>)>> {
     let mut found = BTreeMap::new();
     let Some(of_source) = run.recent.as_ref().and_then(|recent| recent.sources.get(&source.name)) else {
         return Ok(found);
@@ -341,7 +360,7 @@ pub async fn counted_since(
         let commits = bronze.commits_to(&date_text(*date), consumed).await?;
         let are_all = commits.is_some_and(|commits| commits.iter().all(|c| counted.commits.contains(c)));
         if are_all && !counted.needs_all {
-            found.insert(*date, counted.counts.clone());
+            found.insert(*date, (counted.counts.clone(), counted.refused.clone()));
         }
     }
     Ok(found)

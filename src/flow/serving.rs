@@ -7,15 +7,17 @@
 
 mod compare;
 mod rows;
+mod tables;
 
 use std::collections::HashSet;
 
-use futures::{StreamExt, TryStreamExt};
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use serde::Serialize;
 
 pub use self::compare::{Difference, Kind, Reconciled, reconcile};
 use self::rows::{History, RANGE_ROWS, load, ranges};
-use super::Run;
+pub use self::tables::GoldTables;
 use crate::error::{During, Error, ErrorKind, Result};
 use crate::lake::table::Table;
 use crate::project::mart::Mart;
@@ -82,42 +84,45 @@ enum Work {
 /// The stores'; `Conflict` where the store holds what another lake, or a later state of this one, has published.
 #[tracing::instrument(target = "hop", name = "publish", skip_all)]
 pub async fn publish(
-    run: &Run,
+    tables: &GoldTables,
     store: &dyn ServingStore,
     marts: &[Mart],
     scope: &Scope,
 ) -> Result<Vec<Publication>> {
-    run.progress.stage("gold → serving");
-    let work: Vec<bool> = futures::stream::iter(marts)
-        .map(|mart| async move {
-            if scope.is_full {
-                return Ok(run.table(&mart.gold())?.snapshot().is_some());
-            }
-            let look = async {
-                let table = run.table(&mart.gold())?;
-                let Some(gold) = gold_version(table).await? else {
-                    return Result::Ok(false);
-                };
-                let state = store.state(mart).await?;
-                Ok(decide(table, store, mart, &gold, state.as_ref(), scope).await? != Work::Nothing)
-            };
-            look.await.during(|| format!("publishing `{}`", mart.name))
-        })
-        .buffered(CONCURRENT_PARTITIONS)
-        .try_collect()
-        .await?;
+    tables.progress.stage("gold → serving");
+    // futures in a box: a task can be made of them
+    let looks: Vec<_> = marts.iter().map(|mart| is_waiting(tables, store, mart, scope).boxed()).collect();
+    let work: Vec<bool> = futures::stream::iter(looks).buffered(CONCURRENT_PARTITIONS).try_collect().await?;
     let waiting: Vec<&Mart> =
         marts.iter().zip(work).filter(|(_, waits)| *waits).map(|(mart, _)| mart).collect();
     // whatever the store would refuse is known before anything is written
     store.ready(&waiting).await?;
-    let published: Vec<Option<Publication>> = futures::stream::iter(waiting)
-        .map(|mart| async move {
-            publish_mart(run, store, mart, scope).await.during(|| format!("publishing `{}`", mart.name))
-        })
-        .buffered(CONCURRENT_MARTS)
-        .try_collect()
-        .await?;
+    let publish = |mart| publish_mart(tables, store, mart, scope).boxed();
+    let publications: Vec<_> = waiting.into_iter().map(publish).collect();
+    let published: Vec<Option<Publication>> =
+        futures::stream::iter(publications).buffered(CONCURRENT_MARTS).try_collect().await?;
     Ok(published.into_iter().flatten().collect())
+}
+
+/// Whether the store does not hold what gold has of the mart.
+async fn is_waiting(
+    tables: &GoldTables,
+    store: &dyn ServingStore,
+    mart: &Mart,
+    scope: &Scope,
+) -> Result<bool> {
+    let table = tables.of_mart(mart)?;
+    if scope.is_full {
+        return Ok(table.snapshot().is_some());
+    }
+    let look = async {
+        let Some(gold) = gold_version(table).await? else {
+            return Result::Ok(false);
+        };
+        let state = store.state(mart).await?;
+        Ok(decide(table, store, mart, &gold, state.as_ref(), scope).await? != Work::Nothing)
+    };
+    look.await.during(|| format!("publishing `{}`", mart.name))
 }
 
 #[tracing::instrument(
@@ -127,13 +132,22 @@ pub async fn publish(
     fields(otel.name = %format!("publish {}", mart.name), mart = mart.name)
 )]
 async fn publish_mart(
-    run: &Run,
+    tables: &GoldTables,
+    store: &dyn ServingStore,
+    mart: &Mart,
+    scope: &Scope,
+) -> Result<Option<Publication>> {
+    publish_changes(tables, store, mart, scope).await.during(|| format!("publishing `{}`", mart.name))
+}
+
+async fn publish_changes(
+    tables: &GoldTables,
     store: &dyn ServingStore,
     mart: &Mart,
     scope: &Scope,
 ) -> Result<Option<Publication>> {
     let begun = std::time::Instant::now();
-    let table = run.table(&mart.gold())?;
+    let table = tables.of_mart(mart)?;
     let Some(gold) = gold_version(table).await? else {
         return Ok(None);
     };
@@ -157,13 +171,13 @@ async fn publish_mart(
             Work::Whole(why) => (known_versions(&gold, state.as_ref()), format!("everything: {why}")),
         };
         let mut is_whole = matches!(work, Work::Whole(_));
-        let history = match History::open(run, mart, &chain).await? {
+        let history = match History::open(tables, mart, &chain).await? {
             Some(history) => history,
-            None if is_whole => History::of(run, mart)?,
+            None if is_whole => History::of(tables, mart)?,
             None => {
                 is_whole = true;
                 why = "everything: the log no longer tells what changed".to_owned();
-                History::of(run, mart)?
+                History::of(tables, mart)?
             }
         };
         let is_new = state.is_none() && scope.created.contains(&mart.name);
@@ -177,7 +191,7 @@ async fn publish_mart(
         let claim = Claim {
             at,
             gold: gold.clone(),
-            owner: run.lake.unique_name(),
+            owner: tables.unique_name(),
             fingerprint: mart.fingerprint(),
             is_whole,
         };
@@ -197,8 +211,9 @@ async fn publish_mart(
             obstacle: None,
         };
         for range in ranges(table, RANGE_ROWS) {
-            let partitions = changed_partitions(run, store, mart, &history, range, is_whole, is_new).await?;
-            replace_all(run, store, mart, &partitions, at, is_new, &mut written).await?;
+            let partitions =
+                changed_partitions(tables, store, mart, &history, range, is_whole, is_new).await?;
+            replace_all(tables, store, mart, &partitions, at, is_new, &mut written).await?;
         }
         crate::failpoint::hit(&format!("written {}", mart.name));
         let before = state.as_ref().and_then(|state| state.published.as_ref());
@@ -216,7 +231,7 @@ async fn publish_mart(
         }
         crate::failpoint::hit(&format!("published {}", mart.name));
         if scope.is_full && is_newest {
-            written.obstacle = obstacle(run, store, mart, at).await?;
+            written.obstacle = obstacle(tables, store, mart, at).await?;
         }
         written.seconds = begun.elapsed().as_secs_f64();
         // a compaction is a new version with the same rows
@@ -226,8 +241,13 @@ async fn publish_mart(
 }
 
 /// Why the store holds something else than what was written wholly as of `at`, if it does.
-async fn obstacle(run: &Run, store: &dyn ServingStore, mart: &Mart, at: i64) -> Result<Option<String>> {
-    let table = run.table(&mart.gold())?;
+async fn obstacle(
+    tables: &GoldTables,
+    store: &dyn ServingStore,
+    mart: &Mart,
+    at: i64,
+) -> Result<Option<String>> {
+    let table = tables.of_mart(mart)?;
     let held = census(store, mart, table).await?;
     let obstacle = match held.latest {
         Some(latest) if latest > at => later_writes(mart, Some(latest)),
@@ -408,7 +428,7 @@ async fn is_history(table: &Table, gold: &GoldVersion, known: &GoldVersion) -> R
 
 /// The partitions of a range that must be replaced, with all their rows; those that gold no longer has are empty.
 async fn changed_partitions(
-    run: &Run,
+    tables: &GoldTables,
     store: &dyn ServingStore,
     mart: &Mart,
     history: &History,
@@ -418,14 +438,14 @@ async fn changed_partitions(
 ) -> Result<Vec<Partition>> {
     let mut touched: HashSet<Box<[u8]>, ahash::RandomState> = HashSet::default();
     if !is_new {
-        history.touched(run, mart, range, &mut touched).await?;
+        history.touched(tables, mart, range, &mut touched).await?;
     }
     if !is_whole && touched.is_empty() {
         return Ok(Vec::new());
     }
     let is_touched = |key: &[u8]| touched.contains(key);
     let wanted: Option<&IsWanted<'_>> = if is_whole { None } else { Some(&is_touched) };
-    let mut partitions = load(run, mart, history.newest(run, mart)?, range, wanted).await?;
+    let mut partitions = load(tables, mart, tables.scan(mart)?, range, wanted).await?;
     if is_whole && !is_new {
         touched.extend(store.keys(mart, range).await?);
     }
@@ -436,7 +456,7 @@ async fn changed_partitions(
 }
 
 async fn replace_all(
-    run: &Run,
+    tables: &GoldTables,
     store: &dyn ServingStore,
     mart: &Mart,
     partitions: &[Partition],
@@ -445,17 +465,18 @@ async fn replace_all(
     written: &mut Publication,
 ) -> Result<()> {
     let place = format!("replace {}", mart.name);
-    let place = &place;
-    let mut replacing = futures::stream::iter(partitions)
-        .map(|partition| async move {
-            crate::failpoint::hit(place);
-            store.replace(mart, partition, at, is_new).await?;
-            Result::Ok(partition.num_rows() as u64)
-        })
-        .buffer_unordered(CONCURRENT_PARTITIONS);
+    let replace = async |partition: &Partition| {
+        crate::failpoint::hit(&place);
+        store.replace(mart, partition, at, is_new).await?;
+        Result::Ok(partition.num_rows() as u64)
+    };
+    let mut waiting = partitions.iter();
+    let mut replacing = FuturesUnordered::new();
+    replacing.extend(waiting.by_ref().take(CONCURRENT_PARTITIONS).map(&replace));
     while let Some(rows) = replacing.next().await {
+        replacing.extend(waiting.next().map(&replace));
         let rows = rows?;
-        run.progress.inc(rows);
+        tables.progress.inc(rows);
         written.rows += rows;
         written.partitions += 1;
         written.removed += u64::from(rows == 0);

@@ -97,9 +97,10 @@ impl LakeScan {
         table: &Table,
         schema: SchemaRef,
         partition: &[String],
-        files: impl Iterator<Item = &'a Arc<Add>>,
+        files: impl IntoIterator<Item = &'a Arc<Add>>,
     ) -> Result<Self> {
         let files = files
+            .into_iter()
             .map(|file| partitioned_file(table.root(), &schema, partition, file))
             .collect::<Result<Vec<_>>>()?;
         Ok(Self { schema, num_partition_columns: partition.len(), content: Content::Files(files) })

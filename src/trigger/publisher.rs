@@ -1,11 +1,16 @@
-//! What runs and streams publish: what gold has changed since the last time. A store that can't be reached stops no stream:
-//! gold goes on, and everything that is missing is written once it answers again.
+//! What runs and streams publish: what gold has changed since the last time. A store that is slow or can't be reached stops
+//! no stream: gold goes on meanwhile, and everything that is missing is written once it answers.
 
 use std::time::{Duration, Instant};
 
+use tokio::task::JoinHandle;
+use tracing::Instrument;
+
 use crate::error::{Error, Result};
 use crate::flow::Run;
-use crate::flow::serving::{self, Publication, Scope};
+use crate::flow::serving::{self, GoldTables, Publication, Scope};
+use crate::project::manifest::ServingManifest;
+use crate::project::mart::Mart;
 use crate::store::cassandra::Cassandra;
 use crate::store::cassandra::connect::Target;
 
@@ -15,7 +20,11 @@ const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 /// Publishes the project's marts to one cluster, or nothing where none is configured.
 pub struct Publisher {
     target: Option<Target>,
+    /// The session of the last attempt, where it did not fail.
     store: Option<Cassandra>,
+    working: Option<JoinHandle<Attempt>>,
+    /// Gold has changed since the last attempt began.
+    is_behind: bool,
     not_before: Instant,
     wait: Duration,
     failure: Option<Error>,
@@ -23,11 +32,16 @@ pub struct Publisher {
     published: Vec<Publication>,
 }
 
+/// What became of an attempt, and the session, unless it failed.
+type Attempt = Result<(Cassandra, Vec<Publication>)>;
+
 impl Publisher {
     pub fn new(target: Option<Target>) -> Self {
         Self {
             target,
             store: None,
+            working: None,
+            is_behind: false,
             not_before: Instant::now(),
             wait: RETRY.0,
             failure: None,
@@ -35,16 +49,32 @@ impl Publisher {
         }
     }
 
-    /// Publishes what changed, unless the store has failed just now.
-    pub async fn follow(&mut self, run: &Run) {
-        if Instant::now() >= self.not_before {
-            self.attempt(run).await;
-        }
+    /// Gold has changed.
+    pub fn note_change(&mut self) {
+        self.is_behind = true;
     }
 
-    /// Publishes what changed, whatever was before.
-    pub async fn finish(&mut self, run: &Run) {
-        self.attempt(run).await;
+    /// Publishes beside the work what has changed, unless that is being done, or has failed just now.
+    ///
+    /// # Errors
+    /// As [`GoldTables::of`].
+    pub async fn follow(&mut self, run: &Run) -> Result<()> {
+        if self.working.as_ref().is_some_and(JoinHandle::is_finished) {
+            self.wait_for_attempt().await;
+        }
+        let may_begin = self.working.is_none() && Instant::now() >= self.not_before;
+        if self.is_behind && may_begin { self.begin(run) } else { Ok(()) }
+    }
+
+    /// Publishes what has changed, whatever was before.
+    ///
+    /// # Errors
+    /// As [`GoldTables::of`].
+    pub async fn finish(&mut self, run: &Run) -> Result<()> {
+        self.wait_for_attempt().await;
+        self.begin(run)?;
+        self.wait_for_attempt().await;
+        Ok(())
     }
 
     /// One line per mart: a stream publishes many times between two settles.
@@ -86,14 +116,53 @@ impl Publisher {
         self.failure.map_or(Ok(()), Err)
     }
 
-    async fn attempt(&mut self, run: &Run) {
-        match self.publish(run).await {
-            Ok(published) => {
+    /// Publishes what changed, and waits; nothing where no cluster is configured.
+    ///
+    /// # Errors
+    /// As [`serving::publish`], and those of connecting.
+    pub async fn publish(&mut self, run: &Run) -> Result<Vec<Publication>> {
+        let Some((target, manifest)) = self.configured(run) else {
+            return Ok(Vec::new());
+        };
+        let attempt =
+            attempt(target, self.store.take(), manifest, run.project.marts.clone(), GoldTables::of(run)?);
+        let (store, published) = attempt.await?;
+        self.store = Some(store);
+        Ok(published)
+    }
+
+    fn configured(&self, run: &Run) -> Option<(Target, ServingManifest)> {
+        let target = self.target.clone().filter(|_| !run.project.marts.is_empty());
+        target.zip(run.project.serving.clone())
+    }
+
+    fn begin(&mut self, run: &Run) -> Result<()> {
+        self.is_behind = false;
+        let Some((target, manifest)) = self.configured(run) else {
+            return Ok(());
+        };
+        let tables = GoldTables::of(run)?;
+        let attempt = attempt(target, self.store.take(), manifest, run.project.marts.clone(), tables);
+        self.working = Some(tokio::spawn(attempt.in_current_span()));
+        Ok(())
+    }
+
+    async fn wait_for_attempt(&mut self) {
+        let Some(working) = self.working.take() else {
+            return;
+        };
+        let ended = match working.await {
+            Ok(attempt) => attempt,
+            Err(error) => Err(Error::bug("publishing ended in the middle").because(error)),
+        };
+        match ended {
+            Ok((store, published)) => {
                 let rows: u64 = published.iter().map(|publication| publication.rows).sum();
                 if rows > 0 {
                     tracing::debug!(rows, "published");
                 }
                 self.note(published);
+                self.store = Some(store);
                 self.failure = None;
                 self.wait = RETRY.0;
                 self.not_before = Instant::now();
@@ -104,35 +173,30 @@ impl Publisher {
                     self.wait.as_secs()
                 );
                 self.failure = Some(error);
+                self.is_behind = true;
                 self.not_before = Instant::now() + self.wait;
                 self.wait = self.wait.saturating_mul(2).min(RETRY.1);
             }
         }
     }
+}
 
-    /// Publishes what changed; nothing where no cluster is configured.
-    ///
-    /// # Errors
-    /// As [`serving::publish`], and those of connecting.
-    pub async fn publish(&mut self, run: &Run) -> Result<Vec<Publication>> {
-        let marts = &run.project.marts;
-        let (Some(target), Some(manifest)) = (&self.target, &run.project.serving) else {
-            return Ok(Vec::new());
-        };
-        if marts.is_empty() {
-            return Ok(Vec::new());
+/// Publishes what changed; connected anew, and the tables compared again, after any failure.
+async fn attempt(
+    target: Target,
+    store: Option<Cassandra>,
+    manifest: ServingManifest,
+    marts: Vec<Mart>,
+    tables: GoldTables,
+) -> Attempt {
+    let (store, scope) = match store {
+        Some(store) => (store, Scope::default()),
+        None => {
+            let store = Cassandra::open(target, &manifest).await?;
+            let plan = store.prepare(&manifest, &marts, false).await?;
+            (store, Scope { is_full: false, created: plan.missing, altered: plan.altered })
         }
-        // connected anew, and the tables compared again, after any failure
-        let (store, scope) = match self.store.take() {
-            Some(store) => (store, Scope::default()),
-            None => {
-                let store = Cassandra::open(target.clone(), manifest).await?;
-                let plan = store.prepare(manifest, marts, false).await?;
-                (store, Scope { is_full: false, created: plan.missing, altered: plan.altered })
-            }
-        };
-        let published = serving::publish(run, &store, marts, &scope).await?;
-        self.store = Some(store);
-        Ok(published)
-    }
+    };
+    let published = serving::publish(&tables, &store, &marts, &scope).await?;
+    Ok((store, published))
 }

@@ -332,6 +332,7 @@ impl<'a> Stream<'a> {
                 self.settle(false).await?;
                 *tries = Tries::default();
             }
+            self.out.publisher.follow(self.run).await?;
             if self.last_freshness.elapsed() >= FRESHNESS_EVERY {
                 self.out.telling.look_at_freshness(self.run).await;
                 self.last_freshness = Instant::now();
@@ -452,7 +453,8 @@ impl<'a> Stream<'a> {
         self.last_refresh = (Instant::now(), begun.elapsed());
         self.meter.refreshed(begun.elapsed());
         self.is_dirty = false;
-        self.out.publisher.follow(self.run).await;
+        self.out.publisher.note_change();
+        self.out.publisher.follow(self.run).await?;
         self.look_at_watches().await
     }
 
@@ -490,9 +492,10 @@ impl<'a> Stream<'a> {
         self.report.fold_steps();
         self.look_at_watches().await?;
         flow::settle(self.run, &mut self.report).await?;
+        self.out.publisher.note_change();
         match is_last {
-            true => self.out.publisher.finish(self.run).await,
-            false => self.out.publisher.follow(self.run).await,
+            true => self.out.publisher.finish(self.run).await?,
+            false => self.out.publisher.follow(self.run).await?,
         }
         self.tell(is_last).await;
         self.run.begin_again().await;

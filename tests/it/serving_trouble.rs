@@ -2,7 +2,8 @@
 
 use std::fs;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use scylla::client::session_builder::SessionBuilder;
@@ -11,6 +12,7 @@ use crate::cassandra::{Cluster, Cql, Node, Settings, node, wait_until};
 use crate::mini;
 use crate::proxy::{Fate, Kind, Proxy, Refusal};
 use crate::serving::{Served, first_readings, reading, wait_for_claim};
+use crate::stream::{Running, SMALL, land_whole, wait_for};
 
 /// Many readings, so that a publication takes its time.
 fn land_many(served: &Served, name: &str, amount: u32) {
@@ -34,6 +36,35 @@ fn hold(mut command: Command, served: &Served, at: &str) -> Child {
 
 fn release(served: &Served) {
     fs::remove_file(served.place.folder().join("hold")).unwrap();
+}
+
+#[test]
+fn a_store_that_keeps_a_publisher_waiting_holds_no_stream_up() {
+    let mut served = Served::mini();
+    // longer than anybody waits here
+    served.place.edit("medallion.toml", "retry_seconds = 20", "retry_seconds = 600");
+    served.place.edit("medallion.toml", "[limits]", SMALL);
+    served.place.land([&first_readings()]);
+    served.run();
+    let is_busy = Arc::new(AtomicBool::new(true));
+    let busy = Arc::clone(&is_busy);
+    let proxy = Proxy::before(node().contact(), move |request| match request.kind {
+        Kind::Batch | Kind::Execute if busy.load(Ordering::Relaxed) => Fate::Refuse(Refusal::Overloaded),
+        _ => Fate::Pass,
+    });
+    served.contact = proxy.contact();
+    let mut command = served.command(&["stream"]);
+    let stream = Running(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
+    for day in [11, 12] {
+        let file = mini::readings(&format!("{day}.jsonl"), &[reading(&day.to_string(), day, "north", "1")]);
+        land_whole(&served.place, &file);
+        let of_day = format!("select count(*) from gold.daily where cast(day as varchar) = '2025-08-{day}'");
+        wait_for(&served.place, &of_day, "1");
+    }
+    is_busy.store(false, Ordering::Relaxed);
+    stream.stop().ok();
+    served.assert_equal("what was missing was written in the end");
+    served.medallion(&["reconcile"]).ok();
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use crate::browser::Browser;
+use crate::cassandra::wait_until;
 use crate::data::Landed;
 use crate::mini;
 use crate::support::{Place, copy_folder, reference_lake, repository};
@@ -146,8 +147,11 @@ fn the_search_finds_tables_columns_and_questions() {
     browser.click("#results li a");
     let row = browser.text("document.querySelector('tr:target').dataset.name");
     assert_eq!(row, found[0]);
-    let top = browser.number("document.querySelector('tr:target').getBoundingClientRect().top");
-    assert!((0.0..900.0).contains(&top), "the row is at {top}");
+    // the browser scrolls once the new address is told to the page
+    wait_until("the row is seen", || {
+        let top = browser.number("document.querySelector('tr:target').getBoundingClientRect().top");
+        (0.0..900.0).contains(&top)
+    });
     browser.press("/");
     browser.write("no such thing <b>");
     assert_eq!(browser.text("document.getElementById('found').textContent"), "0 found");

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures::StreamExt;
 use serde::Serialize;
 
-use super::super::Run;
-use super::rows::{History, RANGE_ROWS, load, ranges};
+use super::rows::{RANGE_ROWS, load, ranges};
+use super::tables::GoldTables;
 use super::{CONCURRENT_PARTITIONS, census, gold_version, later_writes};
 use crate::error::{Error, Result};
 use crate::project::mart::Mart;
@@ -78,18 +78,18 @@ impl Reconciled {
 /// # Errors
 /// The stores'.
 pub async fn reconcile(
-    run: &Run,
+    tables: &GoldTables,
     store: &dyn ServingStore,
     mart: &Mart,
     repair: bool,
     limit: usize,
 ) -> Result<Reconciled> {
-    let mut found = pass(run, store, mart, repair, limit).await?;
+    let mut found = pass(tables, store, mart, repair, limit).await?;
     found.left = found.num_rows();
     if !repair || found.left == 0 {
         return Ok(found);
     }
-    let after = pass(run, store, mart, false, limit).await?;
+    let after = pass(tables, store, mart, false, limit).await?;
     found.left = after.num_rows();
     found.repaired = found.partitions.saturating_sub(after.partitions);
     // both passes name rows in the same order, so what is left of the first ones is among the first ones
@@ -98,7 +98,7 @@ pub async fn reconcile(
         row.repaired = Some(!left.contains(row.key.as_str()));
     }
     if found.left > 0 {
-        let latest = census(store, mart, run.table(&mart.gold())?).await?.latest;
+        let latest = census(store, mart, tables.of_mart(mart)?).await?.latest;
         let now = chrono::Utc::now().timestamp_micros();
         found.obstacle = Some(later_writes(mart, latest.filter(|latest| *latest > now)));
     }
@@ -107,24 +107,21 @@ pub async fn reconcile(
 
 /// Compares once; with `repair`, writes the partitions that differ.
 async fn pass(
-    run: &Run,
+    tables: &GoldTables,
     store: &dyn ServingStore,
     mart: &Mart,
     repair: bool,
     limit: usize,
 ) -> Result<Reconciled> {
     let mut found = Reconciled { mart: mart.name.clone(), ..Reconciled::default() };
-    let table = run.table(&mart.gold())?;
+    let table = tables.of_mart(mart)?;
     if table.snapshot().is_none() {
         return Ok(found);
     }
-    let history = History::of(run, mart)?;
     let mut repairing: Option<State> = None;
     for range in ranges(table, RANGE_ROWS) {
-        let (gold, live) = tokio::try_join!(
-            load(run, mart, history.newest(run, mart)?, range, None),
-            store.read(mart, range)
-        )?;
+        let (gold, live) =
+            tokio::try_join!(load(tables, mart, tables.scan(mart)?, range, None), store.read(mart, range))?;
         found.rows += gold.by_key.values().map(|partition| partition.num_rows() as u64).sum::<u64>();
         let differing = compare(mart, &gold, &live, limit, &mut found);
         found.partitions += differing.len() as u64;
@@ -132,7 +129,7 @@ async fn pass(
             continue;
         }
         if repairing.is_none() {
-            repairing = Some(begin_repair(run, store, mart).await?);
+            repairing = Some(begin_repair(tables, store, mart).await?);
         }
         let at = repairing.as_ref().map_or(0, |state| state.at);
         let partitions = differing.into_iter().map(|key| match gold.by_key.get(key) {
@@ -154,9 +151,9 @@ async fn pass(
 }
 
 /// Claims a time for the repair that is later than what anybody has written.
-async fn begin_repair(run: &Run, store: &dyn ServingStore, mart: &Mart) -> Result<State> {
+async fn begin_repair(tables: &GoldTables, store: &dyn ServingStore, mart: &Mart) -> Result<State> {
     let state = store.state(mart).await?;
-    let gold = gold_version(run.table(&mart.gold())?).await?;
+    let gold = gold_version(tables.of_mart(mart)?).await?;
     let (Some(state), Some(gold)) = (state, gold) else {
         return Err(Error::conflict("nothing is published yet; run `medallion publish` first"));
     };
@@ -168,7 +165,7 @@ async fn begin_repair(run: &Run, store: &dyn ServingStore, mart: &Mart) -> Resul
     }
     let at = chrono::Utc::now().timestamp_micros().max(state.at.saturating_add(2));
     let claim =
-        Claim { gold, at, owner: run.lake.unique_name(), fingerprint: mart.fingerprint(), is_whole: false };
+        Claim { gold, at, owner: tables.unique_name(), fingerprint: mart.fingerprint(), is_whole: false };
     let claimed = State::with_claim(Some(&state), claim);
     match store.advance(mart, Some(state.at), &claimed).await? {
         true => Ok(claimed),

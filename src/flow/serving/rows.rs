@@ -6,10 +6,9 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 use futures::TryStreamExt;
 
-use super::super::Run;
-use crate::engine;
+use super::tables::GoldTables;
 use crate::error::{During, Result};
-use crate::lake::log::Snapshot;
+use crate::lake::log::{Add, Snapshot};
 use crate::lake::scan::LakeScan;
 use crate::lake::table::Table;
 use crate::project::mart::Mart;
@@ -34,22 +33,27 @@ pub(super) fn ranges(table: &Table, rows: u64) -> Vec<TokenRange> {
 /// # Errors
 /// The lake's, and `Data` where a value can't be kept by the store.
 pub(super) async fn load(
-    run: &Run,
+    tables: &GoldTables,
+    mart: &Mart,
+    scan: LakeScan,
+    range: TokenRange,
+    wanted: Option<&IsWanted<'_>>,
+) -> Result<Partitions> {
+    gather(tables, mart, scan, range, wanted).await.during(|| format!("reading `{}`", mart.gold()))
+}
+
+async fn gather(
+    tables: &GoldTables,
     mart: &Mart,
     scan: LakeScan,
     range: TokenRange,
     wanted: Option<&IsWanted<'_>>,
 ) -> Result<Partitions> {
     let mut found = Partitions::default();
-    let context = engine::context(&run.state);
-    let read = async {
-        let mut stream = context.read_table(Arc::new(scan))?.execute_stream().await?;
-        while let Some(batch) = stream.try_next().await? {
-            encode::gather(mart, &batch, range, wanted, &mut found)?;
-        }
-        Result::Ok(())
-    };
-    read.await.during(|| format!("reading `{}`", mart.gold()))?;
+    let mut stream = tables.context().read_table(Arc::new(scan))?.execute_stream().await?;
+    while let Some(batch) = stream.try_next().await? {
+        encode::gather(mart, &batch, range, wanted, &mut found)?;
+    }
     Ok(found)
 }
 
@@ -63,15 +67,19 @@ pub(super) struct History {
 
 impl History {
     /// Only the version that the run sees.
-    pub(super) fn of(run: &Run, mart: &Mart) -> Result<Self> {
-        let table = run.table(&mart.gold())?.clone();
-        let (schema, partition) = run.declared(&mart.gold())?;
+    pub(super) fn of(tables: &GoldTables, mart: &Mart) -> Result<Self> {
+        let table = tables.of_mart(mart)?.clone();
+        let (schema, partition) = tables.declared(mart)?;
         Ok(Self { table, schema, partition, before: Vec::new() })
     }
 
     /// The versions of `chain`; `None` where the log no longer tells one of them, or kept it otherwise.
-    pub(super) async fn open(run: &Run, mart: &Mart, chain: &[GoldVersion]) -> Result<Option<Self>> {
-        let mut history = Self::of(run, mart)?;
+    pub(super) async fn open(
+        tables: &GoldTables,
+        mart: &Mart,
+        chain: &[GoldVersion],
+    ) -> Result<Option<Self>> {
+        let mut history = Self::of(tables, mart)?;
         for version in chain {
             let snapshot = match history.table.snapshot() {
                 Some(newest) if newest.version == version.version => Arc::clone(newest),
@@ -88,16 +96,10 @@ impl History {
         Ok(Some(history))
     }
 
-    /// The rows to be published.
-    pub(super) fn newest(&self, run: &Run, mart: &Mart) -> Result<LakeScan> {
-        let table = run.table(&mart.gold())?;
-        run.scan(table, Arc::clone(&self.schema), &self.partition, None)
-    }
-
     /// Adds the keys of the partitions whose rows differ between any version and the next.
     pub(super) async fn touched(
         &self,
-        run: &Run,
+        tables: &GoldTables,
         mart: &Mart,
         range: TokenRange,
         touched: &mut HashSet<Box<[u8]>, ahash::RandomState>,
@@ -106,8 +108,8 @@ impl History {
             let [before, after] = pair else {
                 continue;
             };
-            let removed = self.only_in(run, mart, before, after, range).await?;
-            let added = self.only_in(run, mart, after, before, range).await?;
+            let removed = self.only_in(tables, mart, before, after, range).await?;
+            let added = self.only_in(tables, mart, after, before, range).await?;
             let digest = |of: &Partitions, key: &[u8]| of.by_key.get(key).map_or(0, |rows| rows.digest());
             for key in removed.by_key.keys().chain(added.by_key.keys()) {
                 if !touched.contains(key) && digest(&removed, key) != digest(&added, key) {
@@ -121,18 +123,18 @@ impl History {
     /// The rows of the files of `version` that `other` does not have.
     async fn only_in(
         &self,
-        run: &Run,
+        tables: &GoldTables,
         mart: &Mart,
         version: &Snapshot,
         other: &Snapshot,
         range: TokenRange,
     ) -> Result<Partitions> {
-        let mut files =
-            version.files.values().filter(|file| !other.files.contains_key(&file.path)).peekable();
-        if files.peek().is_none() {
+        let is_new = |file: &&Arc<Add>| !other.files.contains_key(&file.path);
+        let files: Vec<_> = version.files.values().filter(is_new).collect();
+        if files.is_empty() {
             return Ok(Partitions::default());
         }
         let scan = LakeScan::of_version_files(&self.table, Arc::clone(&self.schema), &self.partition, files)?;
-        load(run, mart, scan, range, None).await
+        load(tables, mart, scan, range, None).await
     }
 }

@@ -42,7 +42,10 @@
 
   window.addEventListener("hashchange", () => show(false));
   for (const view of views) {
-    view.addEventListener("beforematch", () => history.replaceState(null, "", `#${view.id}`));
+    // what the browser's search has found; a link into the view is told of here too, and knows where it leads
+    view.addEventListener("beforematch", () => {
+      if (!view.contains(target())) history.replaceState(null, "", `#${view.id}`);
+    });
   }
 
   // --- search
