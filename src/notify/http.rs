@@ -176,7 +176,7 @@ mod tests {
 
     #[test]
     fn what_is_wrong_with_a_url_is_said_without_it() {
-        for wrong in ["", "hooks.slack.com/services/T0/B0/secret", "ftp://host/secret", "https:///secret"] {
+        for wrong in ["", "hooks.slack.com/services/T0/B0/secret", "ftp://host/secret", "file:///secret"] {
             let told = SecretUrl::parse(wrong).map(|_| ()).unwrap_err();
             assert!(!told.contains("secret"), "{told}");
         }

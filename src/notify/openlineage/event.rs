@@ -1,5 +1,7 @@
 //! Events as <https://openlineage.io/spec/2-0-2/OpenLineage.json> has them.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
@@ -158,22 +160,20 @@ impl Described<'_> {
     /// The table with columns, where they come from, and what it is about.
     pub fn output(&self, table: &TableName) -> Option<Value> {
         let mut dataset = self.dataset(table)?.to_json();
-        let (schema, description, described): (_, _, Box<dyn Fn(&str) -> Option<String>>) =
+        let (schema, description, descriptions): (_, _, BTreeMap<String, String>) =
             match (self.project.model(table), self.project.source(&table.table)) {
                 (Some(model), _) => {
-                    let of = |name: &str| model.column_descriptions.get(name).cloned();
-                    (model.schema.clone(), model.description.clone(), Box::new(of))
+                    let texts = model.column_descriptions.clone();
+                    (model.schema.clone(), model.description.clone(), texts)
                 }
                 (None, Some(source)) if table.schema == zone::QUARANTINE => {
                     let text = format!("Refused records of {}.", source.name);
-                    (source.quarantine_schema(), text, Box::new(|_: &str| None))
+                    (source.quarantine_schema(), text, BTreeMap::new())
                 }
                 (None, Some(source)) => {
-                    let of = |name: &str| {
-                        let at = source.layout.columns.iter().position(|column| column.name == name)?;
-                        source.column_descriptions.get(at).cloned()
-                    };
-                    (source.bronze_schema(), source.description.clone(), Box::new(of))
+                    let names = source.layout.columns.iter().map(|column| column.name.clone());
+                    let texts = names.zip(source.column_descriptions.iter().cloned()).collect();
+                    (source.bronze_schema(), source.description.clone(), texts)
                 }
                 _ => return Some(dataset),
             };
@@ -182,7 +182,7 @@ impl Described<'_> {
             .iter()
             .map(|field| {
                 let mut shown = json!({"name": field.name(), "type": field.data_type().to_string()});
-                if let Some(text) = described(field.name()).filter(|text| !text.is_empty()) {
+                if let Some(text) = descriptions.get(field.name()).filter(|text| !text.is_empty()) {
                     shown["description"] = json!(text);
                 }
                 shown
