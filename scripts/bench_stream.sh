@@ -8,6 +8,9 @@
 #   BURST=N          events of the throughput part, landed before the stream starts; 3000000 by default
 #   KNOWN=N          events of the same date that the lake knows before; 0 by default
 #   BENCH_WORK=DIR   where to put landing and lake; a temporary folder by default
+#   BATCHES=N        micro-batches of the part about commits; 2000 by default, 0 for none
+#   SPARK=1          measure Spark Structured Streaming beside it, over the same burst
+#   CASSANDRA=HOST   publish to this one too, and measure landing to Cassandra
 #   MEDALLION=FILE   a binary to measure instead of building one
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -64,11 +67,49 @@ ended=$(date +%s.%N)
 python3 -c "print(f'throughput: {$BURST / ($ended - $begun):.0f} events/s, settled; peak memory {int(open(\"$work/memory\").read()) / 1024:.0f} MiB')"
 tail -n 2 "$work/burst.out"
 
+if [ -n "${SPARK:-}" ]; then
+    # a release whose Java is that of the tests
+    python=${XDG_CACHE_HOME:-$HOME/.cache}/medallion/spark-venv/bin/python
+    [ -x "$python" ] || { python3 -m venv "${python%/bin/python}" && "${python%/python}/pip" -q install pyspark==4.3.0; }
+    JAVA_HOME=$(dirname "$(dirname "$(readlink -f "$(scripts/cassandra.sh java)")")")
+    export JAVA_HOME
+    say "the same burst in Spark Structured Streaming"
+    # known events are there for ours only
+    mkdir -p "$work/spark_landing"
+    ln "$work"/landing/usage_events_stream/burst_*.jsonl "$work/spark_landing/"
+    "$python" scripts/spark_peer.py "$work/spark_landing" "$work/spark" 12 2>"$work/spark.log" >"$work/spark.out"
+    python3 -c "
+took, rows = open('$work/spark.out').read().split()
+print(f'Spark: {int(rows) / float(took):.0f} events/s, {rows} rows in {took} s (its start not counted)')"
+    rm -rf "$work/spark_landing" "$work/spark"
+fi
+
 say "latency: ${RATE:=10000} events/s for ${LATENCY_S:=60} s"
+watcher=
+if [ -n "${CASSANDRA:-}" ]; then
+    export MEDALLION_CASSANDRA=$CASSANDRA
+    "$MEDALLION" --quiet publish >/dev/null
+    driver=${XDG_CACHE_HOME:-$HOME/.cache}/medallion/cassandra-driver-venv/bin/python
+    "$driver" - "$CASSANDRA" >"$work/published" <<'PY' &
+import json, sys, time
+from cassandra.cluster import Cluster
+session = Cluster([sys.argv[1]]).connect("cloud_analytics")
+last = None
+while True:
+    row = session.execute("select state from medallion_published where mart = 'finops_daily_usage'").one()
+    version = ((json.loads(row.state).get("published") or {}).get("gold") or {}).get("version") if row else None
+    if version is not None and version != last:
+        print(version, time.time(), flush=True)
+        last = version
+    time.sleep(0.02)
+PY
+    watcher=$!
+fi
 "$MEDALLION" stream >"$work/stream.out" 2>"$work/stream.log" &
 stream=$!
 land live $((RATE * LATENCY_S)) $((RATE / 4)) "$RATE"
 memory=$(awk '/VmRSS/ {print $2}' "/proc/$stream/status")
+[ -z "$watcher" ] || { sleep 5; kill "$watcher"; unset MEDALLION_CASSANDRA; }
 say "kill -9 and restart"
 kill -KILL "$stream"
 wait "$stream" 2>/dev/null || true
@@ -101,23 +142,45 @@ def positions(table, source):
     return [(version, txns[source], mtime) for version, _, txns, mtime in entries(table) if source in txns]
 silver = positions("silver/usage_events", "bronze.usage_events")
 gold = positions("gold/finops_daily_usage", "silver.usage_events")
-waits = {"silver": [], "gold": []}
+published = []
+if os.path.exists(f"{work}/published"):
+    published = [(int(version), float(time)) for version, time in (line.split() for line in open(f"{work}/published"))]
+waits = {"silver": [], "gold": [], "cassandra": []}
 for version, paths, _ in bronze:
     in_silver = next(((v, t) for v, seen, t in silver if seen >= version), None)
-    in_gold = in_silver and next((t for _, seen, t in gold if seen >= in_silver[0]), None)
+    found = in_silver and next(((v, t) for v, seen, t in gold if seen >= in_silver[0]), None)
+    in_gold = found and found[1]
+    in_cassandra = found and next((t for v, t in published if v >= found[0]), None)
     for path in paths:
         if "/live_" in path and in_gold:
             landed = os.stat(f"{work}/landing/{path}").st_mtime
             waits["silver"].append(in_silver[1] - landed)
             waits["gold"].append(in_gold - landed)
+            if in_cassandra:
+                waits["cassandra"].append(in_cassandra - landed)
 def quantile(values, q): return sorted(values)[min(len(values) - 1, int(q * len(values)))] * 1000
 for table, values in waits.items():
     if values:
         print(f"landing to {table}: p50 {quantile(values, .5):.0f} ms, p99 {quantile(values, .99):.0f} ms, {len(values)} files")
-times = [mtime for _, paths, mtime in bronze if any("/live_" in path for path in paths)]
-gaps = [b - a for a, b in zip(times, times[1:])]
-if len(gaps) > 20:
-    n = min(100, len(gaps) // 2)
-    print(f"bronze commits: {len(times)}; time between them p50 of the first {n}: {quantile(gaps[:n], .5):.0f} ms, of the last {n}: {quantile(gaps[-n:], .5):.0f} ms")
 print(f"memory after the live part: {memory / 1024:.0f} MiB")
 PY
+
+if [ "${BATCHES:=2000}" -gt 0 ]; then
+    say "$BATCHES micro-batches of a file each"
+    rm -rf "$work/many"
+    mkdir -p "$work/many/landing/usage_events_stream"
+    cp landing/*.csv "$work/many/landing/"
+    cp -r medallion.toml sql cql "$work/many/"
+    # one file each, whatever else the project says
+    sed -i '/^batch_files/d; s/^\[stream\]$/[stream]\nbatch_files = 1/' "$work/many/medallion.toml"
+    grep -q '^batch_files = 1' "$work/many/medallion.toml" || printf '\n[stream]\nbatch_files = 1\n' >>"$work/many/medallion.toml"
+    work=$work/many land many $((BATCHES * 100)) 100 0
+    "$MEDALLION" --project "$work/many" --landing "$work/many/landing" --lake "$work/many/lake" -v stream --until-idle \
+        >"$work/many/out" 2>"$work/many/log"
+    python3 - "$work/many/log" <<'PY'
+import re, statistics, sys
+times = [int(found.group(1)) for found in re.finditer(r"micro-batch in bronze.*?ms=(\d+)", re.sub(r"\x1b\[[0-9;]*m", "", open(sys.argv[1]).read()))]
+first, last = statistics.median(times[:100]), statistics.median(times[-100:])
+print(f"{len(times)} micro-batches, landing to committed bronze: p50 of the first 100 {first:.0f} ms, of the last 100 {last:.0f} ms, ratio {last / max(first, 1):.2f}")
+PY
+fi

@@ -152,6 +152,14 @@ pub fn render_left(left: &Left) -> String {
         let count = counted(left.num_unclaimed, "file");
         text.push_str(&format!("\nof no source: {count} ({}{more})\n", left.unclaimed.join(", ")));
     }
+    if left.num_gone > 0 {
+        let more = if left.num_gone > left.gone.len() { ", …" } else { "" };
+        let count = counted(left.num_gone, "file");
+        let names = left.gone.join(", ");
+        text.push_str(&format!(
+            "\ntaken in and gone from landing since: {count} ({names}{more}); put them back, the lake has no copy of them\n"
+        ));
+    }
     text
 }
 

@@ -3,7 +3,7 @@
 //! A file is known by path and content. One that looks the same (path, size, modification time) is not opened; one
 //! that looks different is hashed, and other content under a known path is a problem that the run reports.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use arrow::array::AsArray;
 use serde::Serialize;
@@ -39,9 +39,14 @@ pub struct Left {
     pub num_unclaimed: usize,
     /// The first of them.
     pub unclaimed: Vec<String>,
+    /// How many files that were taken in are no longer there.
+    #[serde(rename = "gone_files")]
+    pub num_gone: usize,
+    /// The first of them.
+    pub gone: Vec<String>,
 }
 
-/// So many files of no source are named.
+/// So many files are named.
 const NAMED: usize = 5;
 
 impl Left {
@@ -93,6 +98,13 @@ async fn compare(
         known_files.iter().map(|file| (file.path.as_str(), file)).collect();
     let mut new: Vec<LandedFile> = Vec::new();
     let mut touched: Vec<LandedFile> = Vec::new();
+    let there: HashSet<&str> = listing.files.iter().map(|file| file.path.as_str()).collect();
+    let refused: HashSet<&str> = listing.refused.iter().map(|file| file.path.as_str()).collect();
+    let mut all_gone: Vec<&str> =
+        known.keys().filter(|path| !there.contains(*path) && !refused.contains(*path)).copied().collect();
+    all_gone.sort_unstable();
+    let num_gone = all_gone.len();
+    let gone = all_gone.into_iter().take(NAMED).map(str::to_owned).collect();
     for file in listing.files {
         match known.get(file.path.as_str()) {
             None => new.push(file),
@@ -103,7 +115,7 @@ async fn compare(
     let changed = changed_files(run, &touched).await?;
     let num_unclaimed = listing.unclaimed.len();
     let unclaimed = listing.unclaimed.into_iter().take(NAMED).collect();
-    Ok((new, Left { refused: listing.refused, changed, num_unclaimed, unclaimed }))
+    Ok((new, Left { refused: listing.refused, changed, num_unclaimed, unclaimed, num_gone, gone }))
 }
 
 /// Batches that were written ahead and that bronze does not have: a run ended before it came to them.

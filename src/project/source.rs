@@ -149,6 +149,30 @@ pub fn matches_folder(pattern: &str, path: &str) -> bool {
         && pattern_parts.next().is_some()
 }
 
+/// Whether some path belongs to both patterns.
+pub fn overlap(one: &str, other: &str) -> bool {
+    let (one, other): (Vec<&str>, Vec<&str>) = (one.split('/').collect(), other.split('/').collect());
+    one.len() == other.len()
+        && one.iter().zip(other).all(|(one, other)| parts_overlap(one.as_bytes(), other.as_bytes()))
+}
+
+fn parts_overlap(one: &[u8], other: &[u8]) -> bool {
+    // whether one name belongs to what is left of both from these places on
+    let mut rests = vec![vec![false; other.len() + 1]; one.len() + 1];
+    for at in (0..=one.len()).rev() {
+        for to in (0..=other.len()).rev() {
+            rests[at][to] = match (one.get(at), other.get(to)) {
+                (None, None) => true,
+                (Some(b'*'), next) => rests[at + 1][to] || (next.is_some() && rests[at][to + 1]),
+                (next, Some(b'*')) => rests[at][to + 1] || (next.is_some() && rests[at + 1][to]),
+                (Some(a), Some(b)) => a == b && rests[at + 1][to + 1],
+                _ => false,
+            };
+        }
+    }
+    rests[0][0]
+}
+
 fn matches_part(pattern: &str, part: &str) -> bool {
     let Some((prefix, rest)) = pattern.split_once('*') else {
         return pattern == part;
@@ -172,6 +196,24 @@ fn matches_part(pattern: &str, part: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn patterns_that_share_a_name_overlap() {
+        for (one, other, expected) in [
+            ("users*.csv", "users*.csv", true),
+            ("users*.csv", "*_extra.csv", true),
+            ("users*.csv", "nps*.csv", false),
+            ("users.csv", "users*.csv", true),
+            ("a*b*c", "ab*bc", true),
+            ("a*b", "a*c", false),
+            ("events/*.jsonl", "*.jsonl", false),
+            ("*/a.jsonl", "events/*", true),
+            ("ü*.csv", "*ü.csv", true),
+        ] {
+            assert_eq!(overlap(one, other), expected, "{one} {other}");
+            assert_eq!(overlap(other, one), expected, "{other} {one}");
+        }
+    }
 
     #[test]
     fn patterns_match_plain_and_compressed_names() {

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::error::DataFusionError;
+use datafusion::logical_expr::{Expr, LogicalPlan, Volatility};
 use datafusion::sql::parser::{DFParserBuilder, Statement};
 use datafusion::sql::resolve::resolve_table_references;
 use datafusion::sql::sqlparser::ast::Statement as SqlStatement;
@@ -10,6 +12,23 @@ use datafusion::sql::sqlparser::dialect::GenericDialect;
 
 use super::diagnostics::line_of;
 use crate::error::message_of;
+
+/// The first function of a query that depends on more than its arguments: on the clock, or on chance.
+pub fn inconstant(plan: &LogicalPlan) -> Option<String> {
+    let mut found = None;
+    let mut look = |expr: &Expr| {
+        Ok(match expr {
+            Expr::ScalarFunction(call) if call.func.signature().volatility != Volatility::Immutable => {
+                found = Some(call.name().to_owned());
+                TreeNodeRecursion::Stop
+            }
+            _ => TreeNodeRecursion::Continue,
+        })
+    };
+    // looking fails nowhere
+    let _ = plan.apply_with_subqueries(|node| node.apply_expressions(|expr| expr.apply(&mut look)));
+    found
+}
 
 /// A table as a query names it: `silver.usage_events`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

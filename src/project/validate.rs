@@ -20,7 +20,7 @@ use self::models::models;
 use self::sources::{check_rules, reference, source};
 use super::diagnostics::Diagnostics;
 use super::read::{Text, Written};
-use super::source::{Mode, Source};
+use super::source::{Mode, Source, overlap};
 use super::sql::{self, TableName};
 use super::{Generator, Project, Reference, Watch, alerts, fingerprint, mart};
 use crate::engine;
@@ -45,6 +45,16 @@ pub(super) async fn validate(folder: &Path, written: Written, found: &mut Diagno
             broken.extend(zones.map(|zone| TableName::new(zone, name)));
         }
         sources.push(draft.source);
+    }
+    for (at, source) in sources.iter().enumerate() {
+        if let Some(other) = sources[..at].iter().find(|other| overlap(&other.files, &source.files)) {
+            let text = &written.sources[&source.name].0;
+            let message = format!(
+                "a file could belong to `{}` too, whose `files` are `{}`; narrow one of them",
+                other.name, other.files
+            );
+            found.add_at(&text.file, &text.text, "files", message);
+        }
     }
     for source in &mut sources {
         source.fingerprint = fingerprint::of_source(source, &references);
@@ -115,6 +125,12 @@ pub(super) async fn validate(folder: &Path, written: Written, found: &mut Diagno
     })
 }
 
+fn told_of_inconstant(function: &str) -> String {
+    format!(
+        "`{function}` answers otherwise each time, so a rerun would change rows; take it from what landed"
+    )
+}
+
 /// Plans queries over tables without rows.
 struct Planner {
     context: SessionContext,
@@ -157,6 +173,17 @@ impl Planner {
                 None
             }
         }
+    }
+
+    /// As [`Self::schema`], of a query whose rows the lake keeps: they may follow from nothing but its inputs.
+    async fn lasting_schema(&self, text: &Text, found: &mut Diagnostics) -> Option<SchemaRef> {
+        let schema = self.schema(text, found).await?;
+        if let Ok(frame) = self.context.sql(&text.text).await
+            && let Some(function) = sql::inconstant(frame.logical_plan())
+        {
+            found.add_at(&text.file, &text.text, &function, told_of_inconstant(&function));
+        }
+        Some(schema)
     }
 
     fn is_broken(&self, schema: &str, table: &str) -> bool {

@@ -367,4 +367,11 @@ fn the_report_says_what_is_not_taken_in() {
     assert_eq!(report["changed_files"][0]["path"], "readings/a.jsonl", "{report}");
     assert_eq!(report["unclaimed_files"], 2, "{report}");
     assert_eq!(report["unclaimed"][1], "notes.txt", "{report}");
+    assert_eq!(report["gone_files"], 0, "{report}");
+    std::fs::remove_file(place.landing.join("readings/a.jsonl")).unwrap();
+    let told = place.medallion(&["run"]).expect(4).stdout;
+    assert!(
+        told.contains("taken in and gone from landing since: 1 file (readings/a.jsonl); put them back"),
+        "{told}"
+    );
 }

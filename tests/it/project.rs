@@ -302,6 +302,34 @@ fn one_typo_is_one_problem() {
 }
 
 #[test]
+fn what_depends_on_the_clock_or_on_chance_is_told() {
+    let place = project(&[
+        ("sql/gold/clock.sql", "select site, current_date() as day from silver.sites\n"),
+        ("sql/gold/clock.toml", "description = \"x\"\nkey = [\"site\"]\n"),
+        ("sql/gold/chance.sql", "select\n    site,\n    random() as share\nfrom silver.sites\n"),
+        ("sql/gold/chance.toml", "description = \"x\"\nkey = [\"site\"]\n"),
+    ]);
+    assert_problems(
+        &place,
+        &[
+            "sql/gold/chance.sql:3: `random` answers otherwise each time",
+            "sql/gold/clock.sql:1: `current_date` answers otherwise each time",
+        ],
+    );
+    place.edit("sql/bronze/readings.toml", "when = \"", "when = \"now() is null or ");
+    let told = problems(&place);
+    assert!(told.iter().any(|line| line.contains("readings.toml") && line.contains("`now`")), "{told:?}");
+}
+
+#[test]
+fn two_sources_of_one_file_are_told() {
+    let place = Place::copied_reference();
+    place.edit("sql/bronze/nps_surveys.toml", "files = \"nps_surveys*.csv\"", "files = \"*s.csv\"");
+    let told = problems(&place);
+    assert!(told.iter().any(|line| line.contains("a file could belong to `nps_surveys` too")), "{told:?}");
+}
+
+#[test]
 fn a_query_without_its_toml_is_examined() {
     let place = project(&[
         ("sql/gold/lonely.sql", "select nmae from silver.sites\n"),

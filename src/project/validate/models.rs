@@ -172,7 +172,7 @@ async fn model(
     found: &mut Diagnostics,
 ) -> Option<Model> {
     let Pair { manifest, toml, damage, .. } = pair;
-    let planned = planner.schema(&pair.code, found).await?;
+    let planned = planner.lasting_schema(&pair.code, found).await?;
     let schema = match lake_schema(&planned, &manifest.partition) {
         Ok(schema) => schema,
         Err(error) => {

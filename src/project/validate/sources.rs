@@ -8,7 +8,7 @@ use arrow::array::{ArrayRef, RecordBatch, StringViewArray};
 use arrow::datatypes::{DataType, Field, Schema};
 use datafusion::error::DataFusionError;
 
-use super::Planner;
+use super::{Planner, told_of_inconstant};
 use crate::decode::{Column, Format, Layout, Type};
 use crate::error::message_of;
 use crate::project::diagnostics::Diagnostics;
@@ -16,6 +16,7 @@ use crate::project::lenient::Lenient;
 use crate::project::manifest::{FormatName, LatePolicy, ModeName, SourceManifest};
 use crate::project::read::Text;
 use crate::project::source::{Mode, Rule, Source, Warning};
+use crate::project::sql;
 use crate::project::{Reference, fingerprint};
 use crate::zone;
 
@@ -289,7 +290,12 @@ pub(super) async fn check_rules(
             continue;
         }
         let query = format!("select ({when}) as hit from bronze.{}", source.name);
-        let kind = planner.context.sql(&query).await.map(|frame| frame.schema().field(0).data_type().clone());
+        let planned = planner.context.sql(&query).await;
+        if let Some(function) = planned.as_ref().ok().and_then(|frame| sql::inconstant(frame.logical_plan()))
+        {
+            found.add_at(&text.file, &text.text, &function, told_of_inconstant(&function));
+        }
+        let kind = planned.map(|frame| frame.schema().field(0).data_type().clone());
         match kind {
             Ok(DataType::Boolean) => {}
             Ok(_) if !is_schema_known => {}
