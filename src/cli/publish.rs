@@ -10,6 +10,7 @@ use crate::flow::report::Report;
 use crate::flow::serving::{self, GoldTables, Publication, Scope};
 use crate::project::Project;
 use crate::project::mart::Mart;
+use crate::store::cassandra::Plan;
 use crate::telemetry::Progress;
 use crate::trigger::publisher::Publisher;
 
@@ -42,7 +43,8 @@ pub async fn run(places: &Places, args: &PublishArgs) -> Result<u8> {
     let project = std::sync::Arc::clone(&run.project);
     let (manifest, store) = places.cassandra(&project).await?;
     let plan = store.prepare(manifest, &marts, args.migrate).await?;
-    let scope = Scope { is_full: args.full, created: plan.missing, altered: plan.altered };
+    let Plan { missing: created, altered, dropped, .. } = plan;
+    let scope = Scope { is_full: args.full, created, altered, dropped };
     let begun = std::time::Instant::now();
     let published = serving::publish(&GoldTables::of(&run)?, &store, &marts, &scope).await;
     progress.finish();

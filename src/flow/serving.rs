@@ -9,7 +9,7 @@ mod compare;
 mod rows;
 mod tables;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt, TryStreamExt};
@@ -64,6 +64,15 @@ pub struct Scope {
     pub created: Vec<String>,
     /// Tables that were altered just now: rows that are there lack something.
     pub altered: Vec<String>,
+    /// When one of a mart's columns was last dropped in the store, milliseconds since the epoch.
+    pub dropped: BTreeMap<String, i64>,
+}
+
+impl Scope {
+    /// Whether the store has let go of a column that was written before `at`, in microseconds.
+    fn has_dropped_since(&self, mart: &Mart, at: i64) -> bool {
+        self.dropped.get(&mart.name).is_some_and(|dropped| dropped.saturating_mul(1000) >= at)
+    }
 }
 
 /// What has to be written.
@@ -90,6 +99,7 @@ pub async fn publish(
     scope: &Scope,
 ) -> Result<Vec<Publication>> {
     tables.progress.stage("gold → serving");
+    crate::failpoint::hit("ready to publish");
     // futures in a box: a task can be made of them
     let looks: Vec<_> = marts.iter().map(|mart| is_waiting(tables, store, mart, scope).boxed()).collect();
     let work: Vec<bool> = futures::stream::iter(looks).buffered(CONCURRENT_PARTITIONS).try_collect().await?;
@@ -182,7 +192,8 @@ async fn publish_changes(
         };
         let is_new = state.is_none() && scope.created.contains(&mart.name);
         let mut at = State::next_time(state.as_ref(), &gold);
-        let is_altered = scope.altered.contains(&mart.name);
+        let is_altered = scope.altered.contains(&mart.name)
+            || scope.has_dropped_since(mart, state.as_ref().map_or(i64::MIN, |state| state.at));
         if scope.is_full || is_altered || (state.is_none() && !is_new) {
             // nobody says with which times the rows that are there were written: later than now is none. Of a column
             // that was dropped and comes back, Cassandra ignores what is older than the drop
@@ -278,7 +289,7 @@ fn later_writes(mart: &Mart, latest: Option<i64>) -> String {
     let time = latest.and_then(chrono::DateTime::from_timestamp_micros);
     let time = time.map(|time| format!(" ({})", time.format("%FT%TZ"))).unwrap_or_default();
     format!(
-        "`{name}` has rows that somebody wrote or deleted as of a later time than now{time}, and the later time wins;          `truncate {name}` in cassandra, then `medallion publish --full {name}`",
+        "`{name}` has rows that somebody wrote or deleted as of a later time than now{time}, and the later time wins; `truncate {name}` in cassandra, then `medallion publish --full {name}`",
         name = mart.name
     )
 }
@@ -311,20 +322,17 @@ async fn decide(
     state: Option<&State>,
     scope: &Scope,
 ) -> Result<Work> {
-    if scope.is_full {
-        return Ok(Work::Whole("asked for"));
-    }
-    if scope.created.contains(&mart.name) && state.is_some() {
-        return Ok(Work::Whole("the table was gone"));
-    }
     let Some(state) = state else {
-        return Ok(Work::Whole("never published"));
+        return Ok(Work::Whole(if scope.is_full { "asked for" } else { "never published" }));
     };
+    let is_created = scope.created.contains(&mart.name);
     let known = state.published.iter().map(|published| &published.gold);
     for known in known.chain(state.claims.iter().map(|claim| &claim.gold)) {
         match is_history(table, gold, known).await? {
             Relation::Earlier => {}
+            // whatever was asked for: who is older does not write over who is newer
             Relation::Ahead => return Ok(Work::Superseded(known.version)),
+            Relation::Foreign if scope.is_full || is_created => {}
             Relation::Foreign if known.committed < gold.committed => {
                 return Ok(Work::Whole("the lake is another one"));
             }
@@ -336,9 +344,18 @@ async fn decide(
             }
         }
     }
+    if scope.is_full {
+        return Ok(Work::Whole("asked for"));
+    }
+    if is_created {
+        return Ok(Work::Whole("the table was gone"));
+    }
     let Some(published) = &state.published else {
         return Ok(Work::Whole("a first publication did not finish"));
     };
+    if scope.has_dropped_since(mart, published.at) {
+        return Ok(Work::Whole("a column was dropped and has come back"));
+    }
     let fingerprint = mart.fingerprint();
     if published.fingerprint != fingerprint
         || state.claims.iter().any(|claim| claim.fingerprint != fingerprint)
@@ -437,8 +454,13 @@ async fn changed_partitions(
     is_new: bool,
 ) -> Result<Vec<Partition>> {
     let mut touched: HashSet<Box<[u8]>, ahash::RandomState> = HashSet::default();
+    let mut is_whole = is_whole;
     if !is_new {
-        history.touched(tables, mart, range, &mut touched).await?;
+        match history.touched(tables, mart, range, &mut touched).await {
+            // what could not be published before is no measure of what has changed
+            Err(error) if error.kind() == ErrorKind::Data => is_whole = true,
+            touched => touched?,
+        }
     }
     if !is_whole && touched.is_empty() {
         return Ok(Vec::new());

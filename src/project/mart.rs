@@ -47,6 +47,8 @@ impl Mart {
         }
         hasher.update(format!("{:?} {:?} ", self.table.partition_key, self.table.clustering).as_bytes());
         hasher.update(format!("{:?}", self.insert.values).as_bytes());
+        // rows live as long as was said when they were written
+        hasher.update(format!("{:?}", self.table.ttl).as_bytes());
         hasher.finalize().to_hex()[..16].to_owned()
     }
 }

@@ -11,8 +11,8 @@ use crate::flow::Run;
 use crate::flow::serving::{self, GoldTables, Publication, Scope};
 use crate::project::manifest::ServingManifest;
 use crate::project::mart::Mart;
-use crate::store::cassandra::Cassandra;
 use crate::store::cassandra::connect::Target;
+use crate::store::cassandra::{Cassandra, Plan};
 
 /// Waits between attempts while the store fails: the first, and the longest.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
@@ -194,7 +194,8 @@ async fn attempt(
         None => {
             let store = Cassandra::open(target, &manifest).await?;
             let plan = store.prepare(&manifest, &marts, false).await?;
-            (store, Scope { is_full: false, created: plan.missing, altered: plan.altered })
+            let Plan { missing: created, altered, dropped, .. } = plan;
+            (store, Scope { is_full: false, created, altered, dropped })
         }
     };
     let published = serving::publish(&tables, &store, &marts, &scope).await?;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::process::Child;
+use std::process::{Child, Stdio};
 
 use arrow::array::Float64Array;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
@@ -585,7 +585,7 @@ fn hold(served: &Served, lake: &Path, at: &str) -> Child {
     fs::write(&file, "").unwrap();
     let mut command = at_lake(served, lake, &["publish", "daily"]);
     command.env("MEDALLION_HOLD_AT", at).env("MEDALLION_HOLD_FILE", &file);
-    let child = command.stdout(std::process::Stdio::null()).spawn().unwrap();
+    let child = command.stdout(Stdio::null()).spawn().unwrap();
     wait_for_claim(served);
     child
 }
@@ -698,6 +698,85 @@ fn rows_of_a_later_time_are_told_and_not_called_mended() {
         served.assert_equal("truncated and published");
         served.medallion(&["reconcile", "--repair"]).ok();
     }
+}
+
+#[test]
+fn what_could_not_be_published_blocks_nothing_once_it_is_mended() {
+    let served = Served::mini();
+    served.place.land([&first_readings()]);
+    served.run();
+    // Cassandra keeps no empty partition key
+    let odd = "from (select case when site = 'south' then '' else site end as site, date, amount from silver.readings) as r";
+    served.place.edit("sql/gold/daily.sql", "from silver.readings", odd);
+    served.place.medallion(&["run", "--full-refresh"]).ok();
+    for command in [&["publish"][..], &["publish", "--full"]] {
+        served.medallion(command).expect(4).tells(&["mend the mart"]);
+    }
+    served.place.edit("sql/gold/daily.sql", odd, "from silver.readings");
+    served.place.medallion(&["run", "--full-refresh"]).ok();
+    served.medallion(&["publish"]).ok();
+    served.assert_equal("mended");
+    assert!(!served.run().contains("serving table"));
+}
+
+#[test]
+fn an_older_publisher_of_everything_changes_nothing() {
+    let served = Served::mini();
+    served.place.land([&first_readings()]);
+    served.run();
+    for (at, arguments) in [&["publish", "--full"][..], &["publish"]].into_iter().enumerate() {
+        if at == 1 {
+            served.space.cql.run(["drop table daily"]);
+        }
+        // it has looked at gold and made the tables, and has written nothing
+        let file = served.place.folder().join("hold");
+        fs::write(&file, "").unwrap();
+        let mut command = served.command(arguments);
+        command.env("MEDALLION_HOLD_AT", "ready to publish").env("MEDALLION_HOLD_FILE", &file);
+        let older = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        wait_until("the older one has made the tables", || {
+            served.space.cql.try_rows("select site from daily").is_ok()
+        });
+        crate::support::pause(std::time::Duration::from_secs(2));
+        let day = 5 + u32::try_from(at).unwrap();
+        served
+            .place
+            .land([&mini::readings(&format!("{day}.jsonl"), &[reading(&day.to_string(), day, "east", "7")])]);
+        served.run();
+        served.assert_equal("the newer one");
+        let rows = served.named_rows("select site, day, writetime(amount) from daily");
+        fs::remove_file(&file).unwrap();
+        Done::of(older.wait_with_output().unwrap()).expect(0);
+        assert_eq!(rows, served.named_rows("select site, day, writetime(amount) from daily"));
+        served.assert_equal("and it stays");
+    }
+}
+
+#[test]
+fn rows_get_the_life_that_is_declared_however_the_table_came_to_it() {
+    let served = Served::mini();
+    served.place.edit("cql/tables/daily.cql", "7776000", "20");
+    served.place.land([&first_readings()]);
+    served.run();
+    served.place.edit("cql/tables/daily.cql", " = 20", " = 7776000");
+    served.space.cql.run(["alter table daily with default_time_to_live = 7776000"]);
+    let told = served.run();
+    assert!(told.contains("everything: the table or the statement has changed"), "{told}");
+    let lives = served.named_rows("select ttl(amount) from daily");
+    assert!(lives.iter().all(|row| row["ttl(amount)"].parse::<u64>().unwrap() > 1_000_000), "{lives:?}");
+}
+
+#[test]
+fn a_column_that_was_dropped_and_has_come_back_is_filled() {
+    let served = Served::mini();
+    served.place.land([&first_readings()]);
+    served.run();
+    served.space.cql.run(["alter table daily drop readings"]);
+    served.space.cql.run(["alter table daily add readings bigint"]);
+    let told = served.run();
+    assert!(told.contains("everything: a column was dropped and has come back"), "{told}");
+    served.assert_equal("filled again");
+    assert!(!served.run().contains("serving table"), "and only once");
 }
 
 #[test]

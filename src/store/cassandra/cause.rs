@@ -39,7 +39,7 @@ pub fn of_request(error: &ExecutionError) -> String {
 }
 
 /// Why a statement was not prepared.
-pub fn of_preparing(error: &PrepareError) -> String {
+fn of_preparing(error: &PrepareError) -> String {
     match error {
         PrepareError::ConnectionPoolError(pool) => of_pool(pool),
         PrepareError::AllAttemptsFailed { first_attempt } => of_attempt(first_attempt),

@@ -21,13 +21,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use scylla::client::session::Session;
+use scylla::errors::ExecutionError;
 use scylla::statement::batch::{Batch, BatchStatement, BatchType};
 use scylla::statement::prepared::PreparedStatement;
 use scylla::statement::{Consistency, Statement};
 
 pub use self::connect::{Target, connect};
 use self::raw::{Bound, RawRow};
-use self::request::{Throttle, is_invalid, is_there_already, prepare_refusal};
+use self::request::{Throttle, is_invalid, is_there_already};
 pub use self::schema::{Plan, STATE_TABLE};
 use super::rows::{Partition, Partitions, TokenRange, key_of, push_cell};
 use super::state::State;
@@ -210,11 +211,8 @@ impl Cassandra {
         if let Some(known) = lock().get(text) {
             return Ok(known.clone());
         }
-        let mut prepared = self
-            .session
-            .prepare(text)
-            .await
-            .map_err(|error| prepare_refusal("preparing a statement", error))?;
+        let attempt = || async { self.session.prepare(text).await.map_err(ExecutionError::PrepareError) };
+        let mut prepared = self.throttle.send("preparing a statement", attempt).await?;
         prepared.set_is_idempotent(true);
         prepared.set_page_size(PAGE_ROWS);
         lock().insert(text.to_owned(), prepared.clone());

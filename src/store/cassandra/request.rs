@@ -203,15 +203,6 @@ pub fn refusal(what: &str, error: ExecutionError) -> Error {
     refused.because(cause::of_request(&error))
 }
 
-/// As [`refusal`], or `Unavailable`, for preparing.
-pub fn prepare_refusal(what: &str, error: PrepareError) -> Error {
-    match is_passing_prepare(&error) {
-        true => Error::unavailable(format!("{what}: cassandra does not answer"))
-            .because(cause::of_preparing(&error)),
-        false => refusal(what, ExecutionError::PrepareError(error)),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};

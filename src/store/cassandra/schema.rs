@@ -32,6 +32,8 @@ pub struct LiveTable {
     columns: BTreeMap<String, LiveColumn>,
     ttl: u32,
     options: Options,
+    /// When columns were dropped, also those that have come back: milliseconds since the epoch.
+    dropped: BTreeMap<String, i64>,
 }
 
 #[derive(Debug)]
@@ -57,6 +59,8 @@ pub struct Plan {
     pub altered: Vec<String>,
     /// Changes of what rows do not depend on.
     pub options: Vec<String>,
+    /// When one of a mart's columns was last dropped, milliseconds since the epoch: what was written of it before is gone.
+    pub dropped: BTreeMap<String, i64>,
 }
 
 /// Compares the marts' tables with the live ones. Changes nothing.
@@ -80,6 +84,8 @@ fn compare_tables(live: &BTreeMap<String, LiveTable>, marts: &[Mart]) -> Plan {
                     plan.altered.push(mart.name.clone());
                 }
                 plan.options.extend(options::alterations(&mart.table, &live.options));
+                let dropped = mart.table.columns.iter().filter_map(|(column, _)| live.dropped.get(column));
+                plan.dropped.extend(dropped.max().map(|at| (mart.name.clone(), *at)));
             }
         }
     }
@@ -187,13 +193,17 @@ pub fn refuse(store: &Cassandra, plan: &Plan, migrate: bool) -> Result<()> {
 pub async fn live_tables(store: &Cassandra) -> Result<BTreeMap<String, LiveTable>> {
     let mut keyspace = Vec::new();
     push_cell(&mut keyspace, Some(store.keyspace().as_bytes()));
-    let (columns, mut options) = tokio::try_join!(
+    let (columns, mut options, dropped) = tokio::try_join!(
         store.ask(
             "select table_name, column_name, type, kind, position, clustering_order from system_schema.columns \
              where keyspace_name = ?",
             &keyspace,
         ),
         options::of_tables(store, &keyspace),
+        store.ask(
+            "select table_name, column_name, dropped_time from system_schema.dropped_columns where keyspace_name = ?",
+            &keyspace,
+        ),
     )?;
     let integer = |row: &RawRow, at: usize| {
         row.bytes(at).and_then(|bytes| bytes.try_into().ok()).map_or(0, i32::from_be_bytes)
@@ -207,6 +217,12 @@ pub async fn live_tables(store: &Cassandra) -> Result<BTreeMap<String, LiveTable
             order: row.text(5),
         };
         live.entry(row.text(0)).or_default().columns.insert(row.text(1), column);
+    }
+    for row in &dropped {
+        let at = row.bytes(2).and_then(|bytes| bytes.try_into().ok()).map_or(0, i64::from_be_bytes);
+        if let Some(table) = live.get_mut(&row.text(0)) {
+            table.dropped.insert(row.text(1), at);
+        }
     }
     for (name, table) in &mut live {
         let mut options = options.remove(name).unwrap_or_default();
