@@ -3,11 +3,12 @@
 //! The rows of a run are written before the run's own row. A run that was killed in between is followed by one of the same
 //! number, whose rows then take their place.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use arrow::array::{AsArray, BooleanArray, RecordBatch};
 use arrow::compute::{concat_batches, filter_record_batch};
 use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
+use chrono::NaiveDate;
 use serde::Serialize;
 
 use super::Run;
@@ -54,6 +55,23 @@ pub async fn last(ledger: &Ledger) -> Result<BTreeMap<String, CheckRecord>> {
     let run_id = newest.iter().map(|record| record.run_id).max();
     let of_run = newest.into_iter().filter(|record| Some(record.run_id) == run_id);
     Ok(of_run.map(|record| (record.name.clone(), record)).collect())
+}
+
+/// The dates that a check found fault with when it was last asked; `None` where they are not all known.
+///
+/// # Errors
+/// The store's.
+pub async fn dates_found(ledger: &Ledger, check: &str) -> Result<Option<BTreeSet<i32>>> {
+    let Some(record) = last(ledger)
+        .await?
+        .remove(check)
+        .filter(|record| record.rows_found > 0 && record.outcome != "passed")
+    else {
+        return Ok(Some(BTreeSet::new()));
+    };
+    let day = |text: &str| text.parse::<NaiveDate>().ok().map(|day| day.to_epoch_days());
+    let dates: Option<BTreeSet<i32>> = record.dates.split("; ").map(day).collect();
+    Ok(dates)
 }
 
 /// Whether the checks ended as they did in the run before.

@@ -138,7 +138,12 @@ impl Run {
         }
         for name in stored {
             let table = self.table(&name)?;
-            let then = table.with_snapshot(snapshot_at(table, as_of).await?);
+            let snapshot = snapshot_at(table, as_of).await?;
+            if snapshot.is_none() && table.version() >= 0 {
+                // no rows would be an answer, and a wrong one
+                return Err(Error::usage(format!("there was no `{name}` yet; give a later time")));
+            }
+            let then = table.with_snapshot(snapshot);
             self.put(&name, then);
         }
         Ok(())

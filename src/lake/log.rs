@@ -231,38 +231,68 @@ pub async fn load(store: &dyn ObjectStore, root: &Path) -> Result<Option<Snapsho
         Err(object_store::Error::NotFound { .. }) => None,
         Err(error) => return Err(error.into()),
     };
-    let listing: Vec<_> = match hint {
-        Some(version) => {
-            // a zero sorts before the checkpoint's own name, so the listing begins with it
-            let offset = log.clone().join(format!("{version:020}"));
-            store.list_with_offset(Some(&log), &offset).try_collect().await?
-        }
-        None => store.list(Some(&log)).try_collect().await?,
-    };
-    let mut checkpoint = None;
-    let mut entries = BTreeSet::new();
-    for meta in &listing {
-        let Some(name) = meta.location.filename() else {
-            continue;
-        };
-        let Some((version, rest)) = name.split_once('.') else {
-            continue;
-        };
-        let Ok(version) = version.parse::<i64>() else {
-            continue;
-        };
-        match rest {
-            "json" => {
-                entries.insert(version);
-            }
-            "checkpoint.parquet" => checkpoint = checkpoint.max(Some(version)),
-            _ => {}
-        }
+    let mut listed = Listed::from(store, &log, hint).await?;
+    if hint.is_some() && listed.checkpoints.is_empty() {
+        // it speaks of a checkpoint that is not there, as after a backup of half of the log
+        listed = Listed::from(store, &log, None).await?;
     }
-    let Some(latest) = entries.last().copied().max(checkpoint) else {
+    let Some(latest) = listed.entries.last().max(listed.checkpoints.last()).copied() else {
         return Ok(None);
     };
-    load_version(store, root, checkpoint, latest).await.map(Some)
+    let Some(newest) = listed.checkpoints.last().copied() else {
+        return load_version(store, root, None, latest).await.map(Some);
+    };
+    let damage = match load_version(store, root, Some(newest), latest).await {
+        Ok(snapshot) => return Ok(Some(snapshot)),
+        Err(error) => error,
+    };
+    // the entries before it say the same, as far as they are still there
+    let older = Listed::from(store, &log, None).await?.checkpoints;
+    for checkpoint in older.range(..newest).rev().copied().map(Some).chain([None]) {
+        if let Ok(snapshot) = load_version(store, root, checkpoint, latest).await {
+            tracing::warn!(
+                "{damage}; the log's entries are read in its place: delete `{log}/{newest:020}.checkpoint.parquet`"
+            );
+            return Ok(Some(snapshot));
+        }
+    }
+    Err(damage)
+}
+
+/// The versions that a log has files of.
+#[derive(Default)]
+struct Listed {
+    entries: BTreeSet<i64>,
+    checkpoints: BTreeSet<i64>,
+}
+
+impl Listed {
+    /// Those from a version on (`None`: all).
+    async fn from(store: &dyn ObjectStore, log: &Path, version: Option<i64>) -> Result<Listed> {
+        let listing: Vec<_> = match version {
+            Some(version) => {
+                // a zero sorts before the checkpoint's own name, so the listing begins with it
+                let offset = log.clone().join(format!("{version:020}"));
+                store.list_with_offset(Some(log), &offset).try_collect().await?
+            }
+            None => store.list(Some(log)).try_collect().await?,
+        };
+        let mut found = Listed::default();
+        for name in listing.iter().filter_map(|meta| meta.location.filename()) {
+            let Some((version, rest)) = name.split_once('.') else {
+                continue;
+            };
+            let Ok(version) = version.parse::<i64>() else {
+                continue;
+            };
+            match rest {
+                "json" => drop(found.entries.insert(version)),
+                "checkpoint.parquet" => drop(found.checkpoints.insert(version)),
+                _ => {}
+            }
+        }
+        Ok(found)
+    }
 }
 
 /// The table at `version`, replayed from `checkpoint` (or from the beginning).
@@ -485,6 +515,28 @@ mod tests {
         store.put(&entry_path(&root, 1), "{\"add\":{\"pa".into()).await.unwrap();
         let damaged = load(&store, &root).await.unwrap_err().to_string();
         assert!(damaged.contains("log entry 1 of `t` is damaged"), "{damaged}");
+    }
+
+    #[tokio::test]
+    async fn a_checkpoint_that_is_gone_or_damaged_hides_nothing() {
+        let store = InMemory::new();
+        let root = Path::from("t");
+        let log = root.clone().join("_delta_log");
+        append(&store, &root, 0, &created(), "a").await.unwrap();
+        append(&store, &root, 1, &[], "b").await.unwrap();
+        let put = async |name: &str, text: &str| {
+            store.put(&log.clone().join(name), text.to_owned().into()).await.unwrap();
+        };
+        put("_last_checkpoint", r#"{"version":19,"size":3}"#).await;
+        let found = load(&store, &root).await.unwrap().unwrap();
+        assert_eq!((found.version, found.num_records()), (1, 3));
+        put("_last_checkpoint", r#"{"version":1,"size":3}"#).await;
+        put("00000000000000000001.checkpoint.parquet", "PAR1 no more PAR1").await;
+        let found = load(&store, &root).await.unwrap().unwrap();
+        assert_eq!((found.version, found.num_records()), (1, 3));
+        store.delete(&entry_path(&root, 0)).await.unwrap();
+        let damage = load(&store, &root).await.unwrap_err().to_string();
+        assert!(damage.contains("checkpoint 1"), "{damage}");
     }
 
     #[tokio::test]
