@@ -112,8 +112,8 @@ async fn run_some(run: &Run, checks: impl Iterator<Item = &Check>) -> Result<Vec
     fields(otel.name = %format!("check {}", check.name), check = check.name, rows)
 )]
 async fn run_one(run: &Run, check: &Check) -> Result<CheckResult> {
-    let (dates, faulty) = match check.scope {
-        CheckScope::All => (None, BTreeSet::new()),
+    let dates = match check.scope {
+        CheckScope::All => None,
         CheckScope::Changed => dates_to_ask(run, check).await?,
     };
     let mut found = match dates.as_ref().is_some_and(BTreeSet::is_empty) {
@@ -134,16 +134,7 @@ async fn run_one(run: &Run, check: &Check) -> Result<CheckResult> {
     let mut outcome = match check.guards {
         // each date by itself, as when it was let in
         Some(_) => judge_dates(run, check, &found, None)?.into_values().max().unwrap_or(Outcome::Passed),
-        None => {
-            let all = check.tolerance.judge(found.num_rows(), whole(run, check, dates.as_ref(), None)?);
-            // of a share: what is new must not hide what was wrong before
-            let of_faulty =
-                found.rows.iter().filter(|(date, _)| date.is_some_and(|day| faulty.contains(&day)));
-            match of_faulty.map(|(_, rows)| *rows).sum() {
-                0 => all,
-                rows => all.max(check.tolerance.judge(rows, whole(run, check, Some(&faulty), None)?)),
-            }
-        }
+        None => check.tolerance.judge(found.num_rows(), whole(run, check, dates.as_ref(), None)?),
     };
     if !withheld.is_empty() {
         outcome = outcome.max(Outcome::Withheld);
@@ -250,18 +241,13 @@ fn whole(run: &Run, check: &Check, dates: Option<&BTreeSet<i32>>, instead: Optio
     Ok(i64::try_from(rows).unwrap_or(i64::MAX))
 }
 
-/// The dates that have changed, with those that a query found fault with when it was last asked (`None`: all), and the latter.
-async fn dates_to_ask(run: &Run, check: &Check) -> Result<(Option<BTreeSet<i32>>, BTreeSet<i32>)> {
-    let changed = changed_dates(run, &check.reads).await?;
-    let (Finds::Rows(_), Some(mut changed)) = (&check.finds, changed.clone()) else {
-        // what is unusual of a date stays so, and was told
-        return Ok((changed, BTreeSet::new()));
-    };
-    let Some(faulty) = check_history::dates_found(&run.ledger, &check.name).await? else {
-        return Ok((None, BTreeSet::new()));
-    };
-    changed.extend(&faulty);
-    Ok((Some(changed), faulty))
+/// The dates that have changed; `None`: all, also where a query found fault with any when it was last asked.
+async fn dates_to_ask(run: &Run, check: &Check) -> Result<Option<BTreeSet<i32>>> {
+    // what is unusual of a date stays so, and was told
+    if matches!(check.finds, Finds::Rows(_)) && check_history::found_fault(&run.ledger, &check.name).await? {
+        return Ok(None);
+    }
+    changed_dates(run, &check.reads).await
 }
 
 /// The dates that changed in any of the inputs since the last report in the ledger; `None`: any may have.
