@@ -77,7 +77,7 @@ bench-serving: setup-services ## measure publishing against the official Python 
 bench-operators: setup ## measure a rerun of one date, `status` after 10,000 commits, `explain-row`
 	scripts/bench_operators.sh
 
-bench-stream: setup ## measure the stream: throughput, latency from landing to gold, restart, memory
+bench-stream: setup ## measure the stream: throughput, latency from landing to gold, restart, commits, memory
 	scripts/bench_stream.sh
 
 BENCH_DATA ?= ../shared/data/cloud_provider_analytics
