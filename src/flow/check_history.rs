@@ -38,6 +38,13 @@ pub struct CheckRecord {
     pub checked: i64,
 }
 
+impl CheckRecord {
+    /// Whether more was found than is tolerated.
+    pub fn has_found_fault(&self) -> bool {
+        self.rows_found > 0 && self.outcome != Outcome::Passed.as_str()
+    }
+}
+
 /// Every check of every run, oldest first.
 ///
 /// # Errors
@@ -55,15 +62,6 @@ pub async fn last(ledger: &Ledger) -> Result<BTreeMap<String, CheckRecord>> {
     let run_id = newest.iter().map(|record| record.run_id).max();
     let of_run = newest.into_iter().filter(|record| Some(record.run_id) == run_id);
     Ok(of_run.map(|record| (record.name.clone(), record)).collect())
-}
-
-/// Whether a check found fault with something when it was last asked.
-///
-/// # Errors
-/// The store's.
-pub async fn found_fault(ledger: &Ledger, check: &str) -> Result<bool> {
-    let last = last(ledger).await?.remove(check);
-    Ok(last.is_some_and(|record| record.rows_found > 0 && record.outcome != "passed"))
 }
 
 /// Whether the checks ended as they did in the run before.

@@ -7,9 +7,10 @@ use arrow::datatypes::{Date32Type, Int64Type};
 use futures::StreamExt;
 use serde::Serialize;
 
+use super::check_history::{self, CheckRecord};
 use super::decide::quoted;
 use super::run::rows_by_date;
-use super::{Run, anomaly, check_history, dirty, gate, inputs};
+use super::{Run, anomaly, dirty, gate, inputs};
 use crate::engine;
 use crate::error::{During, Error, Result};
 use crate::lake::table::Table;
@@ -100,8 +101,9 @@ pub async fn run_those_by_the_clock(run: &Run) -> Result<Vec<CheckResult>> {
 }
 
 async fn run_some(run: &Run, checks: impl Iterator<Item = &Check>) -> Result<Vec<CheckResult>> {
+    let last = check_history::last(&run.ledger).await?;
     let results: Vec<Result<CheckResult>> =
-        futures::stream::iter(checks).map(|check| run_one(run, check)).buffered(2).collect().await;
+        futures::stream::iter(checks).map(|check| run_one(run, check, &last)).buffered(2).collect().await;
     results.into_iter().collect()
 }
 
@@ -111,10 +113,10 @@ async fn run_some(run: &Run, checks: impl Iterator<Item = &Check>) -> Result<Vec
     skip_all,
     fields(otel.name = %format!("check {}", check.name), check = check.name, rows)
 )]
-async fn run_one(run: &Run, check: &Check) -> Result<CheckResult> {
+async fn run_one(run: &Run, check: &Check, last: &BTreeMap<String, CheckRecord>) -> Result<CheckResult> {
     let dates = match check.scope {
         CheckScope::All => None,
-        CheckScope::Changed => dates_to_ask(run, check).await?,
+        CheckScope::Changed => dates_to_ask(run, check, last.get(&check.name)).await?,
     };
     let mut found = match dates.as_ref().is_some_and(BTreeSet::is_empty) {
         true => Found::default(),
@@ -242,9 +244,9 @@ fn whole(run: &Run, check: &Check, dates: Option<&BTreeSet<i32>>, instead: Optio
 }
 
 /// The dates that have changed; `None`: all, also where a query found fault with any when it was last asked.
-async fn dates_to_ask(run: &Run, check: &Check) -> Result<Option<BTreeSet<i32>>> {
+async fn dates_to_ask(run: &Run, check: &Check, last: Option<&CheckRecord>) -> Result<Option<BTreeSet<i32>>> {
     // what is unusual of a date stays so, and was told
-    if matches!(check.finds, Finds::Rows(_)) && check_history::found_fault(&run.ledger, &check.name).await? {
+    if matches!(check.finds, Finds::Rows(_)) && last.is_some_and(CheckRecord::has_found_fault) {
         return Ok(None);
     }
     changed_dates(run, &check.reads).await

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use datafusion::datasource::empty::EmptyTable;
-use datafusion::prelude::SessionContext;
+use datafusion::prelude::{DataFrame, SessionContext};
 
 use self::answers::{question, serving_tables};
 use self::checks::checks;
@@ -131,6 +131,10 @@ fn told_of_inconstant(function: &str) -> String {
     )
 }
 
+fn schema_of(frame: &DataFrame) -> SchemaRef {
+    Arc::new(frame.schema().as_arrow().clone())
+}
+
 /// Plans queries over tables without rows.
 struct Planner {
     context: SessionContext,
@@ -164,9 +168,9 @@ impl Planner {
         engine::register(&self.context, &TableName::new(schema_name, table), provider);
     }
 
-    async fn schema(&self, text: &Text, found: &mut Diagnostics) -> Option<SchemaRef> {
+    async fn frame(&self, text: &Text, found: &mut Diagnostics) -> Option<DataFrame> {
         match self.context.sql(&text.text).await {
-            Ok(frame) => Some(Arc::new(frame.schema().as_arrow().clone())),
+            Ok(frame) => Some(frame),
             Err(error) => {
                 let (line, message) = sql::locate(&text.text, &error);
                 found.add(&text.file, line, message);
@@ -175,15 +179,17 @@ impl Planner {
         }
     }
 
+    async fn schema(&self, text: &Text, found: &mut Diagnostics) -> Option<SchemaRef> {
+        self.frame(text, found).await.map(|frame| schema_of(&frame))
+    }
+
     /// As [`Self::schema`], of a query whose rows the lake keeps: they may follow from nothing but its inputs.
     async fn lasting_schema(&self, text: &Text, found: &mut Diagnostics) -> Option<SchemaRef> {
-        let schema = self.schema(text, found).await?;
-        if let Ok(frame) = self.context.sql(&text.text).await
-            && let Some(function) = sql::inconstant(frame.logical_plan())
-        {
+        let frame = self.frame(text, found).await?;
+        if let Some(function) = sql::inconstant(frame.logical_plan()) {
             found.add_at(&text.file, &text.text, &function, told_of_inconstant(&function));
         }
-        Some(schema)
+        Some(schema_of(&frame))
     }
 
     fn is_broken(&self, schema: &str, table: &str) -> bool {
