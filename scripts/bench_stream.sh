@@ -7,6 +7,8 @@
 #   LATENCY_S=N      how long it lasts, in seconds; 60 by default
 #   BURST=N          events of the throughput part, landed before the stream starts; 3000000 by default
 #   KNOWN=N          events of the same date that the lake knows before; 0 by default
+#   SUSTAINED=N      events per second of the long part; 100000 by default
+#   SUSTAINED_S=N    how long it lasts, in seconds; 0 by default: none. 600 need about 25 GB of disk
 #   BENCH_WORK=DIR   where to put landing and lake; a temporary folder by default
 #   BATCHES=N        micro-batches of the part about commits; 2000 by default, 0 for none
 #   SPARK=1          measure Spark Structured Streaming beside it, over the same burst
@@ -31,18 +33,17 @@ land() { # PREFIX EVENTS PER_FILE RATE: writes files of current events; RATE 0 i
 import os, random, sys, time
 folder, prefix, events, per_file, rate = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:6])
 services, metrics = ["compute", "storage", "database", "networking", "analytics", "genai"], ["requests", "cpu_hours", "storage_gb_hours"]
-rng, begun, done = random.Random(prefix), time.time(), 0
+rng, begun = random.Random(prefix), time.time()
+# what follows the time of an event, drawn once: writing must not take the processor from what is measured
+tails = ['"org_id":"org_%02d","resource_id":"res_%d","service":"%s","region":"us-east","metric":"%s","value":%d.5,"unit":null,'
+         '"cost_usd_increment":%.4f,"schema_version":2,"carbon_kg":0.01}\n'
+         % (rng.randrange(80), rng.randrange(400), services[at % 6], metrics[at % 3], rng.randrange(90), rng.random()) for at in range(20011)]
 for number in range(0, events, per_file):
-    now = time.time()
-    stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now))
-    lines = []
-    for at in range(number, min(number + per_file, events)):
-        lines.append('{"event_id":"%s_%d","timestamp":"%s","org_id":"org_%02d","resource_id":"res_%d","service":"%s","region":"us-east",'
-                     '"metric":"%s","value":%d.5,"unit":null,"cost_usd_increment":%.4f,"schema_version":2,"carbon_kg":0.01}'
-                     % (prefix, at, stamp, rng.randrange(80), rng.randrange(400), services[at % 6], metrics[at % 3], rng.randrange(90), rng.random()))
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    head, middle = '{"event_id":"%s_' % prefix, '","timestamp":"%s",' % stamp
     hidden = f"{folder}/.{prefix}_{number:010}"
     with open(hidden, "w") as out:
-        out.write("\n".join(lines) + "\n")
+        out.write("".join([f"{head}{at}{middle}{tails[at % 20011]}" for at in range(number, min(number + per_file, events))]))
     os.rename(hidden, f"{folder}/{prefix}_{number:010}.jsonl")
     if rate:
         time.sleep(max(0, begun + (number + per_file) / rate - time.time()))
@@ -164,6 +165,48 @@ for table, values in waits.items():
         print(f"landing to {table}: p50 {quantile(values, .5):.0f} ms, p99 {quantile(values, .99):.0f} ms, {len(values)} files")
 print(f"memory after the live part: {memory / 1024:.0f} MiB")
 PY
+
+if [ "${SUSTAINED_S:=0}" -gt 0 ]; then
+    say "sustained: ${SUSTAINED:=100000} events/s for $SUSTAINED_S s"
+    "$MEDALLION" stream >"$work/stream.out" 2>"$work/stream.log" &
+    stream=$!
+    while sleep 5; do awk -v at="$(date +%s)" '/VmRSS/ {print at, $2}' "/proc/$stream/status" || break; done >"$work/memory_by_time" 2>/dev/null &
+    land sustained $((SUSTAINED * SUSTAINED_S)) $((SUSTAINED / 2)) "$SUSTAINED"
+    say "all has landed; what is left is taken in"
+    wanted="sustained_$(printf '%010d' $((SUSTAINED * SUSTAINED_S - SUSTAINED / 2)))"
+    until grep -qs "$wanted" "$(ls "$work"/lake/bronze/usage_events/_delta_log/*.json | tail -n 1)" \
+        || grep -lqs "$wanted" $(ls "$work"/lake/bronze/usage_events/_delta_log/*.json | tail -n 20); do sleep 0.2; done
+    kill -TERM "$stream"
+    wait "$stream"
+    python3 - "$work" <<'PY'
+import glob, json, os, sys
+work = sys.argv[1]
+def entries(table):
+    for path in sorted(glob.glob(f"{work}/lake/{table}/_delta_log/*.json")):
+        actions = [json.loads(line) for line in open(path)]
+        info = next((a["commitInfo"] for a in actions if "commitInfo" in a), {})
+        txns = {a["txn"]["appId"]: a["txn"]["version"] for a in actions if "txn" in a}
+        yield int(os.path.basename(path)[:20]), info, txns, os.stat(path).st_mtime
+seen = [(txns["bronze.usage_events"], at) for _, _, txns, at in entries("silver/usage_events") if "bronze.usage_events" in txns]
+waits = []
+for version, info, _, _ in entries("bronze/usage_events"):
+    in_silver = next((at for position, at in seen if position >= version), None)
+    for file in (info.get("medallion") or {}).get("files") or []:
+        if "/sustained_" in file["path"] and in_silver:
+            landed = os.stat(f"{work}/landing/{file['path']}").st_mtime
+            waits.append((landed, in_silver - landed))
+waits.sort()
+begun = waits[0][0]
+minutes = {}
+for landed, wait in waits:
+    minutes.setdefault(int((landed - begun) / 60), []).append(wait)
+memory = [tuple(map(int, line.split())) for line in open(f"{work}/memory_by_time") if len(line.split()) == 2]
+for minute, of_it in sorted(minutes.items()):
+    of_it.sort()
+    resident = [kilobytes for at, kilobytes in memory if int((at - begun) / 60) == minute]
+    print(f"minute {minute + 1}: landing to silver p50 {of_it[len(of_it) // 2]:.2f} s, largest {of_it[-1]:.2f} s; resident memory up to {max(resident, default=0) / 1024:.0f} MiB")
+PY
+fi
 
 if [ "${BATCHES:=2000}" -gt 0 ]; then
     say "$BATCHES micro-batches of a file each"
