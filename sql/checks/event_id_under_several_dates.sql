@@ -15,8 +15,8 @@ repeated as (
 
 suspects as (
     select events.event_id, events.date
-    from events
-    inner join repeated on hash64(events.event_id) = repeated.id_hash
+    from repeated
+    inner join events on repeated.id_hash = hash64(events.event_id)
 ),
 
 counted as (

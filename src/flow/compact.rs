@@ -3,6 +3,9 @@
 //!
 //! A compaction is a commit that changes no row (`dataChange = false`): it dirties nothing, and a reader sees the table
 //! before or after it. Replaced files stay on the disk for readers that are still at an older version.
+//!
+//! Rows are read and written beside the stream's own work; only the commit, some milliseconds, stands between two steps of
+//! it. Where the work has replaced one of the files meanwhile, theirs stands and ours is an orphan for `vacuum`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -11,8 +14,10 @@ use arrow::datatypes::Schema;
 use datafusion::execution::session_state::SessionState;
 use futures::TryStreamExt;
 use serde_json::Value;
+use tokio::task::JoinHandle;
 
 use super::Run;
+use super::maintain::all_tables;
 use crate::engine;
 use crate::error::{During, Error, ErrorKind, Result};
 use crate::lake::log::Add;
@@ -25,39 +30,90 @@ const FILES: usize = 16;
 /// A larger file stays as it is; `optimize` makes the larger ones. Encoded bytes.
 const SMALL_BYTES: i64 = 4 * 1024 * 1024;
 
-/// At most so many encoded bytes are rewritten at once, so that a micro-batch does not wait long: some tenths of a second.
+/// At most so many encoded bytes are rewritten at once, about a second's work: what was replaced meanwhile is in vain.
 const BYTES_AT_ONCE: i64 = 8 * 1024 * 1024;
 
 /// Files that may be put together: one partition, one fingerprint of the model.
 type Kind = (Vec<Option<String>>, Option<BTreeMap<String, Option<String>>>);
 
-/// Compacts what needs it, a bounded part of it at a time; returns how many files were replaced.
-///
-/// # Errors
-/// The stores'.
-pub async fn compact(run: &mut Run) -> Result<usize> {
-    let mut num_replaced = 0;
-    let mut num_commits = 0;
-    let mut bytes_left = BYTES_AT_ONCE;
-    let state = run.state.clone();
-    for table in run.tables_mut() {
-        let groups = small_files(table, &mut bytes_left);
-        if groups.is_empty() {
-            continue;
+/// A compaction that goes on beside other work; ends when it is dropped.
+#[derive(Debug)]
+pub struct Compaction {
+    task: JoinHandle<Result<Vec<(String, Commit)>>>,
+}
+
+impl Compaction {
+    /// Begins to compact what needs it, a bounded part of it; `None` where nothing does.
+    pub fn begin(run: &Run) -> Option<Self> {
+        let mut bytes_left = BYTES_AT_ONCE;
+        let mut needed = Vec::new();
+        for name in all_tables(run) {
+            let Ok(table) = run.table(&name) else {
+                continue;
+            };
+            let groups = small_files(table, &mut bytes_left);
+            if !groups.is_empty() {
+                needed.push((table.clone(), groups));
+            }
         }
-        let commit =
-            rewrite(table, &state, &groups).await.during(|| format!("compacting `{}`", table.name()))?;
-        match table.commit(&commit).await {
-            Ok(_) => {}
-            // an operator's compaction was faster: theirs stands
-            Err(error) if error.kind() == ErrorKind::Conflict => continue,
-            Err(error) => return Err(error),
+        if needed.is_empty() {
+            return None;
         }
-        num_commits += 1;
-        num_replaced += groups.iter().map(Vec::len).sum::<usize>();
+        let state = run.state.clone();
+        let task = tokio::spawn(async move {
+            let mut commits = Vec::new();
+            for (table, groups) in needed {
+                let name = table.name().to_owned();
+                let commit = rewrite(&table, &state, &groups).await;
+                commits.push((name, commit.during(|| format!("compacting `{}`", table.name()))?));
+            }
+            Ok(commits)
+        });
+        Some(Self { task })
     }
-    run.num_commits += num_commits;
-    Ok(num_replaced)
+
+    pub fn is_finished(&self) -> bool {
+        self.task.is_finished()
+    }
+
+    /// Waits for it and commits it; returns how many files were replaced.
+    ///
+    /// # Errors
+    /// The stores'.
+    pub async fn commit(mut self, run: &mut Run) -> Result<usize> {
+        let rewritten = (&mut self.task).await;
+        let rewritten =
+            rewritten.map_err(|error| Error::bug("a compaction ended early").because(error))??;
+        let mut num_replaced = 0;
+        for (name, commit) in rewritten {
+            let found = run.tables_mut().find(|table| table.name() == name);
+            let (Some(table), Change::Rewrite(replaced)) = (found, &commit.change) else {
+                continue;
+            };
+            let are_there = table.snapshot().is_some_and(|snapshot| {
+                replaced.iter().all(|path| snapshot.files.values().any(|file| file.path == *path))
+            });
+            if !are_there {
+                continue;
+            }
+            match table.commit(&commit).await {
+                Ok(_) => {}
+                // an operator's compaction was faster: theirs stands
+                Err(error) if error.kind() == ErrorKind::Conflict => continue,
+                Err(error) => return Err(error),
+            }
+            run.num_commits += 1;
+            num_replaced += replaced.len();
+        }
+        tracing::debug!(files = num_replaced, "compacted");
+        Ok(num_replaced)
+    }
+}
+
+impl Drop for Compaction {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
 }
 
 /// Groups of small files that become one file each.

@@ -21,6 +21,7 @@ use arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, StringViewArray,
     TimestampMicrosecondArray,
 };
+use arrow::compute::filter_record_batch;
 use arrow::datatypes::{
     DataType, Date32Type, Decimal128Type, Field, Int64Type, Schema, TimestampMicrosecondType,
 };
@@ -29,6 +30,7 @@ use datafusion::common::TableReference;
 use datafusion::common::hash_utils::{RandomState, create_hashes};
 use datafusion::datasource::MemTable;
 use datafusion::prelude::{SessionContext, col, ident};
+use futures::TryStreamExt;
 
 use super::quarantine::{Refused, Stage};
 use crate::engine;
@@ -45,6 +47,10 @@ pub const CONFLICT: &str = "duplicate_conflict";
 
 /// The error type of a record that an operator has discarded.
 pub const DISCARDED: &str = "discarded";
+
+/// Records that are in memory at once, about 100 bytes each. A date with more is read several times, a part of the keys at
+/// a time.
+const SLICE_ROWS: u64 = 4_000_000;
 
 /// A bronze record's place: which file, which line.
 pub type Place = (Arc<str>, i64);
@@ -145,9 +151,39 @@ pub async fn decide(
         Some(batches) if is_all => LakeScan::in_memory(schema, batches),
         _ => LakeScan::new(bronze.table, schema, &[DATE.to_owned()], only.as_ref())?,
     };
+    let num_rows = scan.num_rows();
     let name = TableName::new(zone::BRONZE, &source.name);
     engine::register(context, &name, Arc::new(scan));
-    let records = Records::read(context, source).await?;
+    let num_slices = num_rows.div_ceil(SLICE_ROWS).max(1);
+    let mut decided = Decided::default();
+    for number in 0..num_slices {
+        let slice = Slice { number: number.into(), of: num_slices.into() };
+        decide_slice(context, source, slice, discards, &mut decided).await?;
+    }
+    Ok(decided)
+}
+
+/// A part of the keys, and every record that has one of them.
+#[derive(Debug, Clone, Copy)]
+struct Slice {
+    number: u128,
+    of: u128,
+}
+
+impl Slice {
+    fn holds(self, key: u128) -> bool {
+        key % self.of == self.number
+    }
+}
+
+async fn decide_slice(
+    context: &SessionContext,
+    source: &Source,
+    slice: Slice,
+    discards: &Discards,
+    decided: &mut Decided,
+) -> Result<()> {
+    let records = Records::read(context, source, slice).await?;
     let mut outcomes: Vec<Outcome> = vec![Outcome::Accepted; records.num_rows];
     if !discards.is_empty() {
         for (row, outcome) in outcomes.iter_mut().enumerate() {
@@ -159,7 +195,6 @@ pub async fn decide(
     // what was discarded takes no key
     let groups = records.groups_of_several(source.mode, &outcomes);
     let contents = records.contents(context, source, &groups).await?;
-    let mut decided = Decided::default();
     let mut versions_of: HashMap<usize, Vec<usize>> = HashMap::new();
     for group in &groups {
         match source.mode {
@@ -173,8 +208,8 @@ pub async fn decide(
         }
     }
     records.apply_rules(source, &mut outcomes);
-    records.count(source, &outcomes, &mut decided);
-    records.refuse(source, &outcomes, discards, &mut decided);
+    records.count(source, &outcomes, decided);
+    records.refuse(source, &outcomes, discards, decided);
     if source.mode == Mode::Upserts {
         for (row, outcome) in outcomes.iter().enumerate() {
             if *outcome == Outcome::Accepted {
@@ -183,7 +218,7 @@ pub async fn decide(
             }
         }
     }
-    Ok(decided)
+    Ok(())
 }
 
 /// Dates as the values of a partition column.
@@ -218,7 +253,7 @@ struct Records {
 }
 
 impl Records {
-    async fn read(context: &SessionContext, source: &Source) -> Result<Self> {
+    async fn read(context: &SessionContext, source: &Source, slice: Slice) -> Result<Self> {
         let keys: Vec<String> = source.key().map(quoted).collect();
         let money: Vec<String> = source.money().map(quoted).collect();
         let rules = source.rules.iter().map(|rule| &rule.when);
@@ -236,7 +271,7 @@ impl Records {
             .chain(whens.iter().cloned())
             .collect();
         let query = format!("select {} from bronze.{}", columns.join(", "), quoted(&source.name));
-        let batches = context.sql(&query).await?.collect().await?;
+        let mut batches = context.sql(&query).await?.execute_stream().await?;
         let mut records = Records {
             num_rows: 0,
             keys: Vec::new(),
@@ -250,26 +285,33 @@ impl Records {
             hits: vec![Vec::new(); whens.len()],
         };
         let mut known_files: HashMap<Arc<str>, u32> = HashMap::new();
-        for batch in &batches {
-            records.push(batch, keys.len(), source.mode, &mut known_files)?;
+        while let Some(batch) = batches.try_next().await? {
+            records.push(batch, keys.len(), source.mode, slice, &mut known_files)?;
         }
         Ok(records)
     }
 
     fn push(
         &mut self,
-        batch: &RecordBatch,
+        mut batch: RecordBatch,
         num_keys: usize,
         mode: Mode,
+        slice: Slice,
         known_files: &mut HashMap<Arc<str>, u32>,
     ) -> Result<()> {
-        let num_rows = batch.num_rows();
-        let column = |at: usize| batch.column(num_keys + at);
         let mut key_columns: Vec<ArrayRef> = batch.columns()[..num_keys].to_vec();
         if mode == Mode::Events {
-            key_columns.push(Arc::clone(column(3)));
+            key_columns.push(Arc::clone(batch.column(num_keys + 3)));
         }
-        self.keys.extend(hashes(&key_columns, num_rows)?);
+        let mut keys = hashes(&key_columns, batch.num_rows())?;
+        if slice.of > 1 {
+            let is_held: BooleanArray = keys.iter().map(|key| Some(slice.holds(*key))).collect();
+            keys.retain(|key| slice.holds(*key));
+            batch = filter_record_batch(&batch, &is_held)?;
+        }
+        self.keys.extend(keys);
+        let num_rows = batch.num_rows();
+        let column = |at: usize| batch.column(num_keys + at);
         let files = column(0).as_string_view();
         let mut last: Option<(&str, u32)> = None;
         for row in 0..num_rows {

@@ -309,7 +309,10 @@ async fn decide_source(
         let mut is_new = Vec::with_capacity(batch.num_rows());
         for (row, key) in keys.iter().enumerate() {
             let date = dates.value(row);
-            let is_known = of_source.ids.get(&date).is_some_and(|ids| ids.contains(*key));
+            let is_known = match of_source.ids.get(&date) {
+                Some(ids) => ids.contains(*key)?,
+                None => false,
+            };
             if is_known {
                 of_source.contested.insert(date);
                 of_source.counted.entry(date).or_default().needs_all = true;
@@ -328,8 +331,9 @@ async fn decide_source(
     }
     for (batch, keys) in &rows {
         for (row, key) in keys.iter().enumerate() {
-            let date = date_column(batch).value(row);
-            of_source.ids.entry(date).or_default().insert(*key);
+            if let Some(ids) = of_source.ids.get_mut(&date_column(batch).value(row)) {
+                ids.insert(*key)?;
+            }
         }
     }
     for date in dates {
@@ -367,12 +371,14 @@ pub async fn counted_since(
 }
 
 impl RecentSource {
-    /// Known keys of the oldest dates go first: they are the least likely to be asked for, and can be loaded again.
+    /// Known keys of the oldest dates go first: they are the least likely to be asked for, and can be loaded again. The
+    /// newest date is never loaded again for want of memory: every refresh would.
     fn keep_within(&mut self, ids_bytes: usize) {
-        while self.ids.values().map(Ids::bytes).sum::<usize>() > ids_bytes {
-            if self.ids.pop_first().is_none() {
-                break;
-            }
+        while self.ids.len() > 1 && self.ids.values().map(Ids::bytes).sum::<usize>() > ids_bytes {
+            self.ids.pop_first();
+        }
+        if let Some(newest) = self.ids.values_mut().next_back() {
+            newest.shrink_to(ids_bytes);
         }
     }
 }

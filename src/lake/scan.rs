@@ -124,6 +124,17 @@ impl LakeScan {
         Ok(Self { schema, num_partition_columns: partition.len(), content: Content::Files(files) })
     }
 
+    /// How many rows it has, as the log says.
+    pub fn num_rows(&self) -> u64 {
+        match &self.content {
+            Content::Memory(batches) => batches.iter().map(|batch| batch.num_rows() as u64).sum(),
+            Content::Files(files) => {
+                let of_files = files.iter().filter_map(|file| file.statistics.as_ref()?.num_rows.get_value());
+                of_files.map(|rows| *rows as u64).sum()
+            }
+        }
+    }
+
     /// Rows that are still in memory.
     pub fn in_memory(schema: SchemaRef, batches: Arc<Vec<RecordBatch>>) -> Self {
         Self { schema, num_partition_columns: 0, content: Content::Memory(batches) }

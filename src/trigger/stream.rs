@@ -21,6 +21,7 @@ use super::publisher::Publisher;
 use super::stop::Stop;
 use super::watch::Watch;
 use crate::error::{Error, ErrorKind, Result};
+use crate::flow::compact::Compaction;
 use crate::flow::landing::{self, Pending};
 use crate::flow::lock::Seat;
 use crate::flow::report::Report;
@@ -216,8 +217,9 @@ struct Stream<'a> {
     /// What one micro-batch may hold now.
     batch_bytes: u64,
     record_bytes: f64,
-    /// Since the last compaction.
+    /// Since small files were last looked for.
     num_batches: usize,
+    compaction: Option<Compaction>,
     is_dirty: bool,
     has_refreshed: bool,
     is_unsettled: bool,
@@ -255,6 +257,7 @@ impl<'a> Stream<'a> {
             backlog: BTreeMap::new(),
             record_bytes: RECORD_BYTES,
             num_batches: 0,
+            compaction: None,
             is_dirty: true,
             has_refreshed: false,
             is_unsettled: true,
@@ -324,10 +327,7 @@ impl<'a> Stream<'a> {
             if self.is_refresh_due() {
                 self.refresh().await?;
             }
-            if self.num_batches >= COMPACT_EVERY {
-                flow::compact::compact(self.run).await?;
-                self.num_batches = 0;
-            }
+            self.compact().await?;
             if self.is_settle_due() {
                 self.settle(false).await?;
                 *tries = Tries::default();
@@ -353,7 +353,8 @@ impl<'a> Stream<'a> {
 
     /// Somebody else's turn, between two steps. Everything is looked at again after it; whether landing, too, is to be.
     async fn give_turn(&mut self) -> Result<bool> {
-        // what the other builds upon is to be on the disk before
+        // what the other builds upon is to be on the disk before, and nothing of ours is to be written after
+        self.end_compaction().await?;
         self.run.lake.sync().await?;
         let taken_in = self.run.ledger.files.version();
         let handed = hand_over(self.seat, self.stop).await;
@@ -426,6 +427,25 @@ impl<'a> Stream<'a> {
         Ok(())
     }
 
+    /// Small files are put together beside the work, a part of them at a time.
+    async fn compact(&mut self) -> Result<()> {
+        if self.compaction.as_ref().is_some_and(Compaction::is_finished) {
+            self.end_compaction().await?;
+        }
+        if self.compaction.is_none() && self.num_batches >= COMPACT_EVERY {
+            self.compaction = Compaction::begin(self.run);
+            self.num_batches = 0;
+        }
+        Ok(())
+    }
+
+    async fn end_compaction(&mut self) -> Result<()> {
+        if let Some(compaction) = self.compaction.take() {
+            compaction.commit(self.run).await?;
+        }
+        Ok(())
+    }
+
     /// Files that wait get at least as much of the time as refreshing takes.
     fn is_refresh_due(&self) -> bool {
         let (ended, took) = self.last_refresh;
@@ -480,10 +500,7 @@ impl<'a> Stream<'a> {
             self.report.left_in_landing(landing::left(self.run, &known).await?);
             self.last_compare = Instant::now();
         }
-        if self.num_batches > 0 {
-            flow::compact::compact(self.run).await?;
-            self.num_batches = 0;
-        }
+        self.end_compaction().await?;
         if self.is_dirty {
             // appended where that is possible, so that less is left to be computed again
             self.refresh().await?;

@@ -377,7 +377,10 @@ fn cost_of_the_tunnel() {
             let (minutes, seconds) = text.trim_end_matches('s').split_once('m').unwrap();
             minutes.parse::<f64>().unwrap() * 60.0 + seconds.parse::<f64>().unwrap()
         };
-        let rows = done.stderr.lines().find_map(|line| line.split_once(" rows published in ")?.0.parse::<u64>().ok());
+        let rows = done
+            .stderr
+            .lines()
+            .find_map(|line| line.split_once(" rows published in ")?.0.parse::<u64>().ok());
         let of_children = done.stdout.lines().last().unwrap();
         (of_children.split_whitespace().map(seconds).sum::<f64>(), rows)
     };
