@@ -90,6 +90,20 @@ impl Error {
         self
     }
 
+    /// Several at once, each on a line of its own, of the kind of the first; `None` where there is none. Of those that say
+    /// no more than that a server is away, one is enough.
+    pub fn together(errors: Vec<Error>) -> Option<Error> {
+        let (away, mut told): (Vec<_>, Vec<_>) =
+            errors.into_iter().partition(|error| error.kind == ErrorKind::Unavailable);
+        told.extend(away.into_iter().take(1));
+        if told.len() < 2 {
+            return told.pop();
+        }
+        let lines = told.iter().map(|error| format!("\n  {error}"));
+        let message = format!("{} things stand against it:{}", told.len(), lines.collect::<String>());
+        told.first().map(|first| Error::new(first.kind, message))
+    }
+
     pub fn kind(&self) -> ErrorKind {
         self.kind
     }
@@ -276,6 +290,19 @@ mod tests {
         assert_eq!(error.to_string(), "run 7: writing `bronze.users`: commit failed: disk full");
         assert_eq!(error.kind().exit_code(), 6);
     }
+
+    #[test]
+    fn several_are_told_at_once() {
+        assert!(Error::together(Vec::new()).is_none());
+        let one = Error::together(vec![Error::data("a"), Error::data("b").during("c")]).unwrap();
+        assert_eq!(one.to_string(), "2 things stand against it:\n  a\n  c: b");
+        let away = || Error::unavailable("away");
+        assert_eq!(Error::together(vec![away(), away()]).unwrap().to_string(), "away");
+        let both = Error::together(vec![away(), Error::conflict("ahead"), away()]).unwrap();
+        assert_eq!(both.kind(), ErrorKind::Conflict);
+        assert!(both.to_string().ends_with("\n  ahead\n  away"), "{both}");
+    }
+
     #[test]
     fn missing_credentials_are_said_so() {
         let asked = |place: &str| {

@@ -119,6 +119,17 @@ pub fn plain(text: &str) -> String {
         .collect()
 }
 
+/// A long text without its middle, for people. Both ends tell something: of a key, its first column and its last.
+pub fn shortened(text: &str, max_chars: usize) -> String {
+    let length = text.chars().count();
+    if length <= max_chars {
+        return text.to_owned();
+    }
+    let kept = max_chars.saturating_sub(1);
+    let (before, after) = (kept.div_ceil(2), kept / 2);
+    text.chars().take(before).chain(['…']).chain(text.chars().skip(length - after)).collect()
+}
+
 /// Columns aligned under their names; numbers to the right.
 pub fn text_table(names: &[String], rows: &[Vec<String>]) -> String {
     let width = |at: usize| {
@@ -169,7 +180,8 @@ fn flat(batch: &RecordBatch) -> Result<RecordBatch> {
             continue;
         }
         let formatter = ArrayFormatter::try_new(column, &options)?;
-        let texts = (0..column.len()).map(|row| Some(formatter.value(row).to_string()));
+        let texts =
+            (0..column.len()).map(|row| column.is_valid(row).then(|| formatter.value(row).to_string()));
         fields.push(Field::new(field.name(), DataType::Utf8View, true));
         columns.push(Arc::new(texts.collect::<arrow::array::StringViewArray>()));
     }
@@ -177,14 +189,24 @@ fn flat(batch: &RecordBatch) -> Result<RecordBatch> {
 }
 
 /// The type whose JSON says exactly what a value of `data_type` is: readers make doubles of JSON's numbers, which keep 15
-/// digits, so decimals are text.
+/// digits, so decimals are text. The names of a JSON object are texts, so keys of maps are, as in CQL's `select json`.
 fn exact(data_type: &DataType) -> DataType {
     let field = |field: &FieldRef| Arc::new(Field::clone(field).with_data_type(exact(field.data_type())));
     match data_type {
         DataType::Decimal128(..) | DataType::Decimal256(..) => DataType::Utf8,
         DataType::List(item) => DataType::List(field(item)),
         DataType::Struct(fields) => DataType::Struct(fields.iter().map(field).collect()),
-        DataType::Map(entries, is_sorted) => DataType::Map(field(entries), *is_sorted),
+        DataType::Map(entries, is_sorted) => match entries.data_type() {
+            DataType::Struct(pair) if pair.len() == 2 => {
+                let key = match pair[0].data_type() {
+                    DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => Arc::clone(&pair[0]),
+                    _ => Arc::new(Field::clone(&pair[0]).with_data_type(DataType::Utf8)),
+                };
+                let pair = DataType::Struct([key, field(&pair[1])].into_iter().collect());
+                DataType::Map(Arc::new(Field::clone(entries).with_data_type(pair)), *is_sorted)
+            }
+            _ => data_type.clone(),
+        },
         other => other.clone(),
     }
 }
@@ -224,5 +246,59 @@ mod tests {
         let table = text_table(&names, &rows);
         assert_eq!(table.lines().nth(2), expected.lines().nth(2).map(|_| "a\\u{1b}[2J   5"));
         assert!(!table.contains('\u{1b}'));
+    }
+
+    #[test]
+    fn a_long_text_keeps_both_ends() {
+        assert_eq!(shortened("abcdefgh", 8), "abcdefgh");
+        assert_eq!(shortened("éabcdefgh", 6), "éab…gh");
+        assert_eq!(shortened("abcdefghi", 5), "ab…hi");
+    }
+
+    #[test]
+    fn keys_of_maps_are_texts_in_json() {
+        use arrow::array::{
+            ArrayRef, BooleanBuilder, Date32Builder, Decimal128Builder, Int32Builder, MapBuilder,
+            TimestampMicrosecondBuilder,
+        };
+        let mut days = MapBuilder::new(
+            None,
+            Date32Builder::new(),
+            Decimal128Builder::new().with_data_type(DataType::Decimal128(38, 2)),
+        );
+        days.keys().append_value(20_000);
+        days.values().append_value(-150);
+        days.append(true).unwrap();
+        days.append(false).unwrap();
+        let mut times = MapBuilder::new(
+            None,
+            TimestampMicrosecondBuilder::new().with_timezone("UTC"),
+            Int32Builder::new(),
+        );
+        times.keys().append_value(1_500_000);
+        times.values().append_value(1);
+        times.append(true).unwrap();
+        times.append(true).unwrap();
+        let mut flags = MapBuilder::new(None, BooleanBuilder::new(), BooleanBuilder::new());
+        flags.keys().append_value(true);
+        flags.values().append_value(false);
+        flags.append(true).unwrap();
+        flags.append(true).unwrap();
+        let columns: [ArrayRef; 3] =
+            [Arc::new(days.finish()), Arc::new(times.finish()), Arc::new(flags.finish())];
+        let names = ["days", "times", "flags"];
+        let fields: Vec<Field> = names
+            .iter()
+            .zip(&columns)
+            .map(|(name, column)| Field::new(*name, column.data_type().clone(), true))
+            .collect();
+        let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns.to_vec()).unwrap();
+        let mut out = Vec::new();
+        write_json(&[batch], &mut out).unwrap();
+        let expected = concat!(
+            r#"[{"days":{"2024-10-04":"-1.50"},"times":{"1970-01-01T00:00:01.500Z":1},"flags":{"true":false}},"#,
+            r#"{"days":null,"times":{},"flags":{}}]"#,
+        );
+        assert_eq!(String::from_utf8(out).unwrap().trim(), expected);
     }
 }

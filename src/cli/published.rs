@@ -18,8 +18,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// How a mart stands in the serving store.
 #[derive(Debug, Clone, Serialize)]
 pub struct Published {
-    /// `current`, `behind`, `unfinished`, `never`, `foreign` (another lake's, or of a later state of this one) or
-    /// `unknown` (the store did not answer).
+    /// `current`, `behind`, `unfinished`, `never`, `foreign` (another lake's, or of a later state of this one), `obstructed`
+    /// (published, and the store holds something else all the same) or `unknown` (the store did not answer).
     pub state: &'static str,
     /// Gold's version that the store holds.
     pub version: Option<i64>,
@@ -83,6 +83,7 @@ pub async fn look(places: &Places, run: &Run) -> Result<BTreeMap<String, Publish
             Standing::Unfinished => "unfinished",
             Standing::Never => "never",
             Standing::Foreign => "foreign",
+            Standing::Obstructed => "obstructed",
         };
         found.insert(gold.name().to_owned(), Published { state, version, behind });
     }

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use arrow::array::RecordBatch;
 use arrow::datatypes::DataType;
 use clap::Args;
-use datafusion::common::ScalarValue;
+use datafusion::common::{ScalarValue, TableReference};
 use datafusion::prelude::DataFrame;
 use serde_json::json;
 
@@ -19,7 +19,10 @@ use crate::flow::travel::AsOf;
 use crate::flow::{Run, checks};
 use crate::project::Question;
 use crate::project::manifest::ParameterManifest;
+use crate::project::sql::TableName;
+use crate::store::canonical;
 use crate::telemetry::Progress;
+use crate::zone;
 
 #[derive(Debug, Args)]
 #[command(after_help = "Without a question, lists the questions and their parameters.\n\n\
@@ -237,6 +240,12 @@ async fn plan(
     }
     let context = engine::context(&run.state);
     checks::register_inputs(run, &context, &question.gold_sql).await?;
+    if !question.collections.is_empty() {
+        let mart = TableName::new(zone::GOLD, &question.table);
+        let rows = context.table(TableReference::partial(mart.schema.as_str(), mart.table.as_str())).await?;
+        let rows = canonical::rows(rows, &question.collections)?;
+        engine::register(&context, &mart, rows.into_view());
+    }
     Ok((context.sql(&question.gold_sql).await?, values, shown))
 }
 

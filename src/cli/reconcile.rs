@@ -3,17 +3,24 @@
 use clap::Args;
 
 use super::Places;
-use super::output::{Format, plain, print_cells, print_text, text_table};
+use super::output::{Format, plain, print_cells, print_text, shortened, text_table};
 use super::publish::select;
 use crate::error::{During, ErrorKind, Result};
 use crate::flow::serving::{self, GoldTables, Kind, Reconciled};
 use crate::telemetry::Progress;
 
+/// What the table for people shows of a row's key and of its columns; JSON has them whole.
+const MAX_KEY_CHARS: usize = 80;
+const MAX_COLUMNS_CHARS: usize = 120;
+
 #[derive(Debug, Args)]
-#[command(after_help = "Exit code 4 where rows differ and were not repaired.\n\n\
+#[command(
+    after_help = "Exit code 4 where rows differ and were not repaired. The table leaves out the middle of long keys and\n\
+    values; `--format json` has them whole.\n\n\
     Examples:\n  \
     medallion reconcile                          compare every mart\n  \
-    medallion reconcile --repair cost_anomaly    and write again what differs")]
+    medallion reconcile --repair cost_anomaly    and write again what differs"
+)]
 pub struct ReconcileArgs {
     /// Marts; all by default
     marts: Vec<String>,
@@ -75,7 +82,13 @@ fn print(places: &Places, found: &[Reconciled]) -> Result<()> {
                 Some(true) => format!("{kind}, repaired"),
                 Some(false) => format!("{kind}, not repaired"),
             };
-            vec![row.mart.clone(), kind, plain(&row.key), plain(&row.columns)]
+            let (key, columns) = (plain(&row.key), plain(&row.columns));
+            vec![
+                row.mart.clone(),
+                kind,
+                shortened(&key, MAX_KEY_CHARS),
+                shortened(&columns, MAX_COLUMNS_CHARS),
+            ]
         })
         .collect();
     if places.format == Format::Table && !differences.is_empty() {

@@ -31,7 +31,7 @@ use arrow::error::ArrowError;
 
 pub use layout::{Column, Format, Layout, Type};
 pub use raw::RawReader;
-pub use reject::{ErrorType, Reject};
+pub use reject::{ErrorType, Reject, excerpt};
 
 use builders::Rows;
 use csv::Header;

@@ -74,7 +74,7 @@ pub struct Reject {
 const EXCERPT_CHARS: usize = 64;
 
 /// `text` for a message: at most 64 characters, control characters escaped.
-pub(super) fn excerpt(text: &str) -> String {
+pub fn excerpt(text: &str) -> String {
     let mut shown = String::new();
     for (count, char) in text.chars().enumerate() {
         if count == EXCERPT_CHARS {

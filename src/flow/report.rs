@@ -212,6 +212,7 @@ impl Report {
         found.extend(unbalanced.map(ToString::to_string));
         found.extend(self.failed_checks().map(ToString::to_string));
         found.extend(self.withheld.iter().map(ToString::to_string));
+        found.extend(self.published.iter().filter_map(|publication| publication.obstacle.clone()));
         found
     }
 

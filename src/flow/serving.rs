@@ -12,7 +12,7 @@ mod tables;
 use std::collections::{BTreeMap, HashSet};
 
 use futures::stream::FuturesUnordered;
-use futures::{FutureExt, StreamExt, TryStreamExt};
+use futures::{FutureExt, StreamExt};
 use serde::Serialize;
 
 pub use self::compare::{Difference, Kind, Reconciled, reconcile};
@@ -35,6 +35,9 @@ const CONCURRENT_PARTITIONS: usize = 128;
 /// Rows that a store counts at once.
 const CENSUS_ROWS: u64 = 50_000;
 
+/// Why everything is written where no row is left.
+const EMPTIED: &str = "the table was emptied";
+
 /// Another publisher can be faster this often.
 const MAX_ATTEMPTS: usize = 20;
 
@@ -50,7 +53,8 @@ pub struct Publication {
     /// Why, for people.
     pub what: String,
     pub seconds: f64,
-    /// Of everything that was asked for: why the store holds something else all the same, and what to do.
+    /// Why the store holds something else all the same, and what to do. It is looked for when everything was asked for or was
+    /// gone, and from then on until nothing is found.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub obstacle: Option<String>,
 }
@@ -101,38 +105,114 @@ pub async fn publish(
     tables.progress.stage("gold → serving");
     crate::failpoint::hit("ready to publish");
     // futures in a box: a task can be made of them
-    let looks: Vec<_> = marts.iter().map(|mart| is_waiting(tables, store, mart, scope).boxed()).collect();
-    let work: Vec<bool> = futures::stream::iter(looks).buffered(CONCURRENT_PARTITIONS).try_collect().await?;
+    let looks: Vec<_> = marts.iter().map(|mart| look_at(tables, store, mart, scope).boxed()).collect();
+    let looks: Vec<Result<Outlook>> =
+        futures::stream::iter(looks).buffered(CONCURRENT_PARTITIONS).collect().await;
+    let outlooks = all_of(looks)?;
     let waiting: Vec<&Mart> =
-        marts.iter().zip(work).filter(|(_, waits)| *waits).map(|(mart, _)| mart).collect();
+        marts.iter().zip(&outlooks).filter(|(_, outlook)| outlook.waits).map(|(mart, _)| mart).collect();
     // whatever the store would refuse is known before anything is written
     store.ready(&waiting).await?;
-    let publish = |mart| publish_mart(tables, store, mart, scope).boxed();
-    let publications: Vec<_> = waiting.into_iter().map(publish).collect();
-    let published: Vec<Option<Publication>> =
-        futures::stream::iter(publications).buffered(CONCURRENT_MARTS).try_collect().await?;
-    Ok(published.into_iter().flatten().collect())
+    let publish = |(mart, outlook): (_, Outlook)| {
+        async move {
+            match outlook {
+                Outlook { waits: true, .. } => publish_mart(tables, store, mart, scope).await,
+                Outlook { known: Some(state), .. } => look_again(tables, store, mart, state)
+                    .await
+                    .during(|| format!("counting `{}`", mart.name)),
+                Outlook { .. } => Ok(None),
+            }
+        }
+        .boxed()
+    };
+    let publications: Vec<_> = marts.iter().zip(outlooks).map(publish).collect();
+    let mut publications = futures::stream::iter(publications).buffered(CONCURRENT_MARTS);
+    let (mut published, mut failures) = (Vec::new(), Vec::new());
+    while let Some(publication) = publications.next().await {
+        match publication {
+            Ok(publication) => published.extend(publication),
+            Err(error) => {
+                let is_away = error.kind() == ErrorKind::Unavailable;
+                failures.push(error);
+                // what is wrong with one mart is no reason to leave the others behind
+                if is_away {
+                    break;
+                }
+            }
+        }
+    }
+    match Error::together(failures) {
+        None => Ok(published),
+        Some(error) => {
+            for publication in &published {
+                tracing::info!("{} rows of `{}` were published", publication.rows, publication.mart);
+            }
+            Err(error)
+        }
+    }
 }
 
-/// Whether the store does not hold what gold has of the mart.
-async fn is_waiting(
+/// All, or everything that stands against it.
+fn all_of<T>(results: Vec<Result<T>>) -> Result<Vec<T>> {
+    let (mut found, mut failures) = (Vec::new(), Vec::new());
+    for result in results {
+        match result {
+            Ok(one) => found.push(one),
+            Err(error) => failures.push(error),
+        }
+    }
+    Error::together(failures).map_or(Ok(found), Err)
+}
+
+/// What is to be done about a mart.
+struct Outlook {
+    /// The store does not hold what gold has.
+    waits: bool,
+    /// It does, and yet held something else when it was looked at last: what it says.
+    known: Option<State>,
+}
+
+async fn look_at(
     tables: &GoldTables,
     store: &dyn ServingStore,
     mart: &Mart,
     scope: &Scope,
-) -> Result<bool> {
+) -> Result<Outlook> {
     let table = tables.of_mart(mart)?;
     if scope.is_full {
-        return Ok(table.snapshot().is_some());
+        return Ok(Outlook { waits: table.snapshot().is_some(), known: None });
     }
     let look = async {
         let Some(gold) = gold_version(table).await? else {
-            return Result::Ok(false);
+            return Result::Ok(Outlook { waits: false, known: None });
         };
         let state = store.state(mart).await?;
-        Ok(decide(table, store, mart, &gold, state.as_ref(), scope).await? != Work::Nothing)
+        let waits = decide(table, store, mart, &gold, state.as_ref(), scope).await? != Work::Nothing;
+        let is_obstructed =
+            |state: &State| state.holds(&gold, &mart.fingerprint()) && state.obstacle().is_some();
+        Ok(Outlook { waits, known: state.filter(is_obstructed) })
     };
     look.await.during(|| format!("publishing `{}`", mart.name))
+}
+
+/// Whether what is known to stand against a mart, of which there is nothing to publish, still does.
+async fn look_again(
+    tables: &GoldTables,
+    store: &dyn ServingStore,
+    mart: &Mart,
+    state: State,
+) -> Result<Option<Publication>> {
+    let begun = std::time::Instant::now();
+    let obstacle = remember_obstacle(tables, store, mart, &state).await?;
+    Ok(obstacle.map(|obstacle| Publication {
+        mart: mart.name.clone(),
+        rows: 0,
+        partitions: 0,
+        removed: 0,
+        what: "nothing: what stands against it still does".to_owned(),
+        seconds: begun.elapsed().as_secs_f64(),
+        obstacle: Some(obstacle),
+    }))
 }
 
 #[tracing::instrument(
@@ -194,9 +274,10 @@ async fn publish_changes(
         let mut at = State::next_time(state.as_ref(), &gold);
         let is_altered = scope.altered.contains(&mart.name)
             || scope.has_dropped_since(mart, state.as_ref().map_or(i64::MIN, |state| state.at));
-        if scope.is_full || is_altered || (state.is_none() && !is_new) {
-            // nobody says with which times the rows that are there were written: later than now is none. Of a column
-            // that was dropped and comes back, Cassandra ignores what is older than the drop
+        let is_emptied = work == Work::Whole(EMPTIED);
+        if scope.is_full || is_altered || is_emptied || (state.is_none() && !is_new) {
+            // nobody says with which times the rows that are there were written, or those that are gone deleted: later
+            // than now is none. Of a column that was dropped and comes back, Cassandra ignores what is older than the drop
             at = at.max(chrono::Utc::now().timestamp_micros());
         }
         let claim = Claim {
@@ -234,6 +315,7 @@ async fn publish_changes(
             fingerprint: mart.fingerprint(),
             refreshed: before.filter(|_| !is_whole).map_or(refreshed, |before| before.refreshed),
             rows: table.num_records(),
+            obstacle: state.as_ref().and_then(State::obstacle).map(str::to_owned),
         };
         let finished = State { at, published: Some(published), claims: Vec::new() };
         let is_newest = store.advance(mart, Some(at), &finished).await?;
@@ -241,8 +323,8 @@ async fn publish_changes(
             tracing::info!("a newer run is publishing `{}`", mart.name);
         }
         crate::failpoint::hit(&format!("published {}", mart.name));
-        if scope.is_full && is_newest {
-            written.obstacle = obstacle(tables, store, mart, at).await?;
+        if is_newest && (scope.is_full || is_emptied || finished.obstacle().is_some()) {
+            written.obstacle = remember_obstacle(tables, store, mart, &finished).await?;
         }
         written.seconds = begun.elapsed().as_secs_f64();
         // a compaction is a new version with the same rows
@@ -251,7 +333,25 @@ async fn publish_changes(
     Err(Error::conflict("other publishers were faster again and again; publish again later"))
 }
 
-/// Why the store holds something else than what was written wholly as of `at`, if it does.
+/// Looks whether anything stands against what was published, and keeps it in the mart's state, which is `state`, for those
+/// who come later.
+async fn remember_obstacle(
+    tables: &GoldTables,
+    store: &dyn ServingStore,
+    mart: &Mart,
+    state: &State,
+) -> Result<Option<String>> {
+    let found = obstacle(tables, store, mart, state.at).await?;
+    if state.obstacle() != found.as_deref() {
+        let published = state.published.clone();
+        let published = published.map(|published| Published { obstacle: found.clone(), ..published });
+        // who has claimed since will look, too
+        store.advance(mart, Some(state.at), &State { published, ..state.clone() }).await?;
+    }
+    Ok(found)
+}
+
+/// Why the store holds something else than what was written as of `at` or before, if it does.
 async fn obstacle(
     tables: &GoldTables,
     store: &dyn ServingStore,
@@ -326,22 +426,14 @@ async fn decide(
         return Ok(Work::Whole(if scope.is_full { "asked for" } else { "never published" }));
     };
     let is_created = scope.created.contains(&mart.name);
+    let mut foreign = Vec::new();
     let known = state.published.iter().map(|published| &published.gold);
     for known in known.chain(state.claims.iter().map(|claim| &claim.gold)) {
         match is_history(table, gold, known).await? {
             Relation::Earlier => {}
-            // whatever was asked for: who is older does not write over who is newer
+            // whatever was asked for, and whatever else is there: who is older does not write over who is newer
             Relation::Ahead => return Ok(Work::Superseded(known.version)),
-            Relation::Foreign if scope.is_full || is_created => {}
-            Relation::Foreign if known.committed < gold.committed => {
-                return Ok(Work::Whole("the lake is another one"));
-            }
-            Relation::Foreign => {
-                return Err(Error::conflict(
-                    "the store holds what another lake has published later, or this one before it was restored; \
-                     `medallion publish --full` publishes what this lake has",
-                ));
-            }
+            Relation::Foreign => foreign.push(known),
         }
     }
     if scope.is_full {
@@ -349,6 +441,15 @@ async fn decide(
     }
     if is_created {
         return Ok(Work::Whole("the table was gone"));
+    }
+    if foreign.iter().any(|known| known.committed >= gold.committed) {
+        return Err(Error::conflict(
+            "the store holds what another lake has published later, or this one before it was restored; \
+             `medallion publish --full` publishes what this lake has",
+        ));
+    }
+    if !foreign.is_empty() {
+        return Ok(Work::Whole("the lake is another one"));
     }
     let Some(published) = &state.published else {
         return Ok(Work::Whole("a first publication did not finish"));
@@ -373,7 +474,7 @@ async fn decide(
         return Ok(Work::Whole("rows would expire"));
     }
     if published.rows > 0 && !store.has_rows(mart).await? {
-        return Ok(Work::Whole("the table was emptied"));
+        return Ok(Work::Whole(EMPTIED));
     }
     if state.holds(gold, &fingerprint) {
         return Ok(Work::Nothing);
@@ -393,6 +494,8 @@ pub enum Standing {
     Never,
     /// Another lake's, or a later state of this one.
     Foreign,
+    /// Gold's newest version was published, and something stands against it.
+    Obstructed,
 }
 
 /// Judges what the store says of a mart, without asking it anything more.
@@ -410,6 +513,7 @@ pub async fn standing(table: &Table, mart: &Mart, state: Option<&State>) -> Resu
         }
     }
     Ok(match (&state.published, state.claims.is_empty()) {
+        _ if state.holds(&gold, &mart.fingerprint()) && state.obstacle().is_some() => Standing::Obstructed,
         _ if state.holds(&gold, &mart.fingerprint()) => Standing::Current,
         (Some(_), true) => Standing::Behind,
         _ => Standing::Unfinished,
@@ -456,10 +560,11 @@ async fn changed_partitions(
     let mut touched: HashSet<Box<[u8]>, ahash::RandomState> = HashSet::default();
     let mut is_whole = is_whole;
     if !is_new {
-        match history.touched(tables, mart, range, &mut touched).await {
-            // what could not be published before is no measure of what has changed
-            Err(error) if error.kind() == ErrorKind::Data => is_whole = true,
-            touched => touched?,
+        // what could not be published before, or whose files were vacuumed since, is no measure of what has changed. Where
+        // files can't be read at all, gold's can't be either, which is told then
+        if let Err(error) = history.touched(tables, mart, range, &mut touched).await {
+            tracing::debug!(%error, "what changed of `{}` can't be told, all of it is written", mart.name);
+            is_whole = true;
         }
     }
     if !is_whole && touched.is_empty() {

@@ -122,6 +122,14 @@ pub fn of_report(project: &Project, report: &Report) -> Observation {
         });
         found.known.entry(BALANCE).or_default().insert(key);
     }
+    // a stream tells by itself how its publishing fares
+    let obstacle = report.published.iter().find_map(|publication| publication.obstacle.as_ref());
+    if let Some(obstacle) = obstacle.filter(|_| report.command != "stream") {
+        found.conditions.push(Condition {
+            details: json!({"command": report.command}),
+            ..condition(AlertKind::Failure, "failure:publish".to_owned(), true, obstacle.clone())
+        });
+    }
     // only these look at landing
     if matches!(report.command.as_str(), "run" | "stream") {
         let title = match report.problems.first() {

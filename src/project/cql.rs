@@ -2,6 +2,7 @@
 //!
 //! The DDL tells the order in which Cassandra returns rows, so that gold can answer a question in the same order.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
@@ -54,6 +55,84 @@ impl ServingTable {
     /// The CQL type of a column.
     pub fn column_type(&self, column: &str) -> Option<&str> {
         self.columns.iter().find(|(name, _)| name == column).map(|(_, kind)| kind.as_str())
+    }
+}
+
+/// Words that name nothing without quotes.
+const RESERVED: [&str; 62] = [
+    "add",
+    "allow",
+    "alter",
+    "and",
+    "apply",
+    "asc",
+    "authorize",
+    "batch",
+    "begin",
+    "by",
+    "columnfamily",
+    "create",
+    "default",
+    "delete",
+    "desc",
+    "describe",
+    "drop",
+    "entries",
+    "execute",
+    "from",
+    "full",
+    "grant",
+    "if",
+    "in",
+    "index",
+    "infinity",
+    "insert",
+    "into",
+    "is",
+    "keyspace",
+    "limit",
+    "materialized",
+    "mbean",
+    "mbeans",
+    "modify",
+    "nan",
+    "norecursive",
+    "not",
+    "null",
+    "of",
+    "on",
+    "or",
+    "order",
+    "primary",
+    "rename",
+    "replace",
+    "revoke",
+    "schema",
+    "select",
+    "set",
+    "table",
+    "to",
+    "token",
+    "truncate",
+    "unlogged",
+    "unset",
+    "update",
+    "use",
+    "using",
+    "view",
+    "where",
+    "with",
+];
+
+/// A name as a statement has to write it: in quotes where it would be read as another, or not as a name at all.
+pub fn identifier(name: &str) -> Cow<'_, str> {
+    let mut letters = name.chars();
+    let is_plain = letters.next().is_some_and(|first| first.is_ascii_lowercase())
+        && letters.all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+        && !RESERVED.contains(&name);
+    match is_plain {
+        true => Cow::Borrowed(name),
+        false => Cow::Owned(format!("\"{}\"", name.replace('"', "\"\""))),
     }
 }
 
@@ -455,6 +534,23 @@ mod tests {
     const DDL: &str = "-- one row per day\ncreate table if not exists cost_anomaly (\n org_id text, usage_date date,\n \
         service text, events set<text>, by_role map<text, int>,\n primary key ((org_id), usage_date, service)\n) \
         with clustering order by (usage_date desc, service asc) and comment = 'a (b';";
+
+    #[test]
+    fn names_are_quoted_where_they_have_to_be() {
+        for (name, written) in [
+            ("day", "day"),
+            ("day_2", "day_2"),
+            ("Extra Col", "\"Extra Col\""),
+            ("Day", "\"Day\""),
+            ("2nd", "\"2nd\""),
+            ("order", "\"order\""),
+            ("a\"b", "\"a\"\"b\""),
+            ("é", "\"é\""),
+            ("", "\"\""),
+        ] {
+            assert_eq!(identifier(name), written);
+        }
+    }
 
     #[test]
     fn reads_keys_order_and_collections() {

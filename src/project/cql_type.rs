@@ -5,7 +5,7 @@ use std::fmt;
 use arrow::datatypes::DataType;
 
 /// A CQL type that is published.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum CqlType {
     Text,
     Boolean,

@@ -28,6 +28,7 @@ use arrow::array::RecordBatch;
 
 use self::alerts::AlertManifest;
 use self::check::Check;
+use self::cql_type::CqlType;
 use self::diagnostics::Problems;
 use self::manifest::{Limits, OpenLineageManifest, ParameterManifest, ServingManifest};
 use self::mart::Mart;
@@ -91,6 +92,8 @@ pub struct Question {
     pub table: String,
     /// The parameter that bounds the number of rows.
     pub limit: Option<String>,
+    /// The table's columns that are collections, and their types.
+    pub collections: Vec<(String, CqlType)>,
 }
 
 /// A query that makes landing data: `sql/landing/<source>.sql`.

@@ -7,8 +7,10 @@ use arrow::array::{
 use arrow::datatypes::{
     DataType, Date32Type, Decimal128Type, Float64Type, Int32Type, Int64Type, TimestampMicrosecondType,
 };
+use arrow::util::display::array_value_to_string;
 
-use super::rows::{Partitions, TokenRange, UNSET, key_fault, token};
+use super::rows::{Partitions, TokenRange, UNSET, clustering_fault, key_fault, token};
+use crate::decode::excerpt;
 use crate::error::{Error, Result};
 use crate::project::cql_type::CqlType;
 use crate::project::mart::Mart;
@@ -93,7 +95,8 @@ impl<'a> Column<'a> {
                 let micros = values.value(row);
                 if micros % 1000 != 0 {
                     return Err(Error::data(format!(
-                        "a timestamp has {micros} microseconds, and cassandra keeps milliseconds; cut it in the mart"
+                        "{} has microseconds, and cassandra keeps milliseconds; cut it in the mart",
+                        shown(self.array, row)
                     )));
                 }
                 into.extend_from_slice(&(micros / 1000).to_be_bytes());
@@ -183,6 +186,9 @@ fn write_entries(
         written.push((collection_value(keys, at)?, collection_value(values, at)?));
     }
     written.sort_by(|a, b| in_order(keys.kind, &a.0, &b.0));
+    if written.windows(2).any(|two| two[0].0 == two[1].0) {
+        return Err(Error::data("a map has a key twice, which cassandra can't keep; mend the mart"));
+    }
     into.extend_from_slice(&i32::try_from(written.len()).unwrap_or(i32::MAX).to_be_bytes());
     for (key, value) in &written {
         into.extend_from_slice(key);
@@ -236,41 +242,60 @@ pub fn gather(
             .ok_or_else(|| Error::bug(format!("`{}` lost its column `{name}`", mart.gold())))?;
         columns.push(Column::new(array, kind)?);
     }
-    let key_columns = mart.partition_key.iter().chain(&mart.clustering).map(|at| &columns[*at]);
-    let with_nulls: Vec<&Column<'_>> = key_columns.filter(|column| column.array.null_count() > 0).collect();
+    let key_columns: Vec<usize> = mart.partition_key.iter().chain(&mart.clustering).copied().collect();
+    let with_nulls: Vec<usize> =
+        key_columns.iter().filter(|at| columns[**at].array.null_count() > 0).copied().collect();
+    let of_row = |row: usize| {
+        let values = key_columns
+            .iter()
+            .map(|at| format!("{}={}", mart.insert.values[*at].0, shown(columns[*at].array, row)));
+        format!("row {}", values.collect::<Vec<_>>().join(", "))
+    };
+    let write = |at: usize, row: usize, into: &mut Vec<u8>| {
+        columns[at].write(row, into).map_err(|error| {
+            error.during(format!("column `{}`", mart.insert.values[at].0)).during(of_row(row))
+        })
+    };
     let (mut row_bytes, mut key) = (Vec::new(), Vec::new());
     for row in 0..batch.num_rows() {
         key.clear();
         for at in &mart.partition_key {
-            columns[*at].write(row, &mut key)?;
+            write(*at, row, &mut key)?;
         }
         if wanted.is_some_and(|wanted| !wanted(&key))
             || (range != TokenRange::ALL && !range.contains(token(&key)))
         {
             continue;
         }
-        if with_nulls.iter().any(|column| column.array.is_null(row)) {
-            return Err(wrong_key(mart, "null"));
+        if let Some(at) = with_nulls.iter().find(|at| columns[**at].array.is_null(row)) {
+            return Err(wrong_key(&mart.insert.values[*at].0, "null").during(of_row(row)));
         }
         if let Some(fault) = key_fault(&key) {
-            return Err(wrong_key(mart, fault));
+            return Err(wrong_key(&mart.table.partition_key.join(", "), fault).during(of_row(row)));
         }
         row_bytes.clear();
-        for (column, (_, name)) in columns.iter().zip(&mart.insert.values) {
-            column.write(row, &mut row_bytes).map_err(|error| error.during(format!("column `{name}`")))?;
+        for at in 0..columns.len() {
+            write(at, row, &mut row_bytes)?;
+        }
+        if let Some(fault) = clustering_fault(mart, &row_bytes) {
+            let names: Vec<&str> = mart.table.clustering.iter().map(|(name, _)| name.as_str()).collect();
+            return Err(wrong_key(&names.join(", "), fault).during(of_row(row)));
         }
         into.push(&key, &row_bytes);
     }
     Ok(())
 }
 
-fn wrong_key(mart: &Mart, what: &str) -> Error {
-    let names: Vec<&str> = mart.table.key().map(String::as_str).collect();
-    Error::data(format!(
-        "a row of `{}` has a value in its key `{}` that is {what}, which cassandra can't keep; mend the mart",
-        mart.gold(),
-        names.join(", ")
-    ))
+fn wrong_key(columns: &str, what: &str) -> Error {
+    Error::data(format!("its key `{columns}` is {what}, which cassandra can't keep; mend the mart"))
+}
+
+/// A value for a message: short, and without control characters.
+fn shown(array: &dyn Array, row: usize) -> String {
+    if array.is_null(row) {
+        return "null".to_owned();
+    }
+    excerpt(&array_value_to_string(array, row).unwrap_or_default())
 }
 
 /// Appends a parameter of a question, as the type that the store wants.
@@ -299,7 +324,9 @@ pub fn scalar(value: &datafusion::common::ScalarValue, kind: &CqlType, into: &mu
     let options = arrow::compute::CastOptions { safe: false, ..arrow::compute::CastOptions::default() };
     let array = arrow::compute::cast_with_options(&value.to_array()?, &wanted, &options)
         .map_err(|error| Error::usage(format!("`{value}` is no `{kind}`")).because(error))?;
-    Column::new(&array, kind)?.write(0, into)
+    // of what is more exact than Cassandra
+    let unfit = |_| Error::usage(format!("`{value}` does not fit cassandra's `{kind}`"));
+    Column::new(&array, kind)?.write(0, into).map_err(unfit)
 }
 
 #[cfg(test)]

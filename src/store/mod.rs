@@ -4,6 +4,7 @@
 //! at the end what the store holds now ([`state::State`]). A later time wins, row by row and partition by partition,
 //! whatever order writes arrive in: that is what every implementation promises, and what `tests/it/conformance.rs` asks of all.
 
+pub mod canonical;
 pub mod cassandra;
 pub mod decode;
 pub mod encode;

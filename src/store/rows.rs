@@ -138,6 +138,16 @@ pub fn key_fault(key: &[u8]) -> Option<&'static str> {
     }
 }
 
+/// Why Cassandra keeps no row with the clustering key of this encoded one, if it does not.
+pub fn clustering_fault(mart: &Mart, row: &[u8]) -> Option<&'static str> {
+    if row.len() <= MAX_KEY_BYTES {
+        return None;
+    }
+    let length = |at: &usize| cells(row).nth(*at).flatten().map_or(0, <[u8]>::len);
+    let length: usize = mart.clustering.iter().map(length).sum();
+    (length > MAX_KEY_BYTES).then_some("longer than 64 KiB")
+}
+
 /// Tokens above `after`, up to and with `to`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TokenRange {

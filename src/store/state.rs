@@ -5,6 +5,9 @@
 
 use serde::{Deserialize, Serialize};
 
+/// Of more claims than that, the newest speaks for all: then everything is compared.
+const MAX_CLAIMS: usize = 64;
+
 /// One version of a mart in gold.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GoldVersion {
@@ -40,6 +43,9 @@ pub struct Published {
     /// would expire are refreshed.
     pub refreshed: i64,
     pub rows: u64,
+    /// Why the store held something else all the same when it was looked at last, and what to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub obstacle: Option<String>,
 }
 
 /// Everything that a store says about a mart.
@@ -53,6 +59,11 @@ pub struct State {
 }
 
 impl State {
+    /// What is known to stand against what was published.
+    pub fn obstacle(&self) -> Option<&str> {
+        self.published.as_ref()?.obstacle.as_deref()
+    }
+
     /// Whether `gold` is what the store holds, with nothing begun since.
     pub fn holds(&self, gold: &GoldVersion, fingerprint: &str) -> bool {
         self.claims.is_empty()
@@ -62,10 +73,18 @@ impl State {
                 .is_some_and(|published| published.gold == *gold && published.fingerprint == fingerprint)
     }
 
-    /// The state with one more claim.
-    pub fn with_claim(before: Option<&State>, claim: Claim) -> State {
+    /// The state with one more claim. It takes the place of those before it for the same version, whose partitions are
+    /// among its own, so that a publication that fails again and again does not fill the state.
+    pub fn with_claim(before: Option<&State>, mut claim: Claim) -> State {
         let mut claims = before.map(|state| state.claims.clone()).unwrap_or_default();
         let at = claim.at;
+        let is_same = |known: &Claim| known.gold == claim.gold && known.fingerprint == claim.fingerprint;
+        claim.is_whole |= claims.iter().any(|known| is_same(known) && known.is_whole);
+        claims.retain(|known| !is_same(known));
+        if claims.len() >= MAX_CLAIMS {
+            claims.clear();
+            claim.is_whole = true;
+        }
         claims.push(claim);
         State { at, published: before.and_then(|state| state.published.clone()), claims }
     }
@@ -101,5 +120,37 @@ mod tests {
         assert_eq!(State::next_time(Some(&state), &gold(1, 4)), 5002);
         assert_eq!(State::next_time(Some(&state), &gold(1, 6)), 6000);
         assert!(!state.holds(&gold(0, 5), ""));
+    }
+
+    #[test]
+    fn claims_that_fail_again_and_again_do_not_fill_the_state() {
+        let claim = |version: i64, at: i64, is_whole: bool| Claim {
+            gold: gold(version, version),
+            at,
+            owner: at.to_string(),
+            fingerprint: String::new(),
+            is_whole,
+        };
+        let mut state = State::with_claim(None, claim(1, 1, true));
+        for at in 2..10 {
+            state = State::with_claim(Some(&state), claim(1, at, false));
+        }
+        // whoever is left may have written everything
+        assert_eq!(state, State { at: 9, published: None, claims: vec![claim(1, 9, true)] });
+        for version in 2..1000 {
+            state = State::with_claim(Some(&state), claim(version, 100 + version, false));
+            assert!(state.claims.len() <= MAX_CLAIMS);
+            assert_eq!(state.claims.last().unwrap().gold.version, version);
+            assert!(state.claims[0].is_whole, "what is no longer said is written");
+        }
+    }
+
+    #[test]
+    fn a_state_without_an_obstacle_is_read() {
+        let text = r#"{"at": 5, "published": {"gold": {"table": "t", "version": 0, "committed": 5}, "at": 5,
+                       "fingerprint": "", "refreshed": 0, "rows": 1}, "claims": []}"#;
+        let state: State = serde_json::from_str(text).unwrap();
+        assert_eq!(state.published.as_ref().unwrap().obstacle, None);
+        assert!(!serde_json::to_string(&state).unwrap().contains("obstacle"));
     }
 }

@@ -88,6 +88,7 @@ impl Publisher {
                     known.removed += publication.removed;
                     known.seconds += publication.seconds;
                     known.what = publication.what;
+                    known.obstacle = publication.obstacle;
                 }
             }
         }

@@ -39,6 +39,7 @@ mod rerun;
 mod sensors;
 mod services;
 mod serving;
+mod serving_answers;
 mod serving_schema;
 mod serving_tls;
 mod serving_trouble;

@@ -516,7 +516,11 @@ fn an_older_lake_does_not_overwrite_a_newer_one_unless_told() {
     // the backup comes back: its version is behind what cassandra holds
     fs::remove_dir_all(&served.place.lake).unwrap();
     copy_folder(&backup, &served.place.lake);
-    served.medallion(&["publish"]).expect(5).tells(&["publish --full"]);
+    served.medallion(&["publish"]).expect(5).tells(&[
+        "publish --full",
+        "publishing `daily`: the store holds what another lake",
+        "publishing `total`: the store holds what another lake",
+    ]);
     served.medallion(&["publish", "--full"]).ok();
     served.assert_equal("restored, and told to");
 }
@@ -667,12 +671,26 @@ fn reconcile_names_what_differs_and_mends_it() {
 }
 
 #[test]
+fn reconcile_shortens_long_keys_for_people_only() {
+    let served = Served::mini();
+    let site = format!("begin{}end", "x".repeat(3000));
+    served.place.land([&mini::readings("a.jsonl", &[reading("1", 1, &site, "1.5")])]);
+    served.run();
+    served.space.cql.run(["truncate daily"]);
+    let told = served.medallion(&["reconcile", "daily"]).expect(4).stdout;
+    assert!(told.contains("site=beginxxx") && told.contains("end, day=2025-08-01"), "{told}");
+    assert!(told.lines().all(|line| line.chars().count() < 240), "{told}");
+    let told = served.medallion(&["--format", "json", "reconcile", "daily"]).expect(4).stdout;
+    assert!(told.contains(&format!("site={site}, day=2025-08-01")), "{told}");
+}
+
+#[test]
 fn rows_of_a_later_time_are_told_and_not_called_mended() {
     let served = Served::mini();
     served.place.land([&first_readings()]);
     served.run();
     let way_out = "`truncate daily` in cassandra, then `medallion publish --full daily`";
-    for (statement, row, full) in [
+    for (at, (statement, row, full)) in [
         (
             "insert into daily (site, day, amount) values ('north', '2025-08-01', 9) using timestamp 4102444800000000",
             "different, not repaired",
@@ -683,7 +701,10 @@ fn rows_of_a_later_time_are_told_and_not_called_mended() {
             "missing, not repaired",
             ["`daily` has 2 rows and gold has 4", "`medallion reconcile daily` names those"],
         ),
-    ] {
+    ]
+    .into_iter()
+    .enumerate()
+    {
         // this one can be mended
         served
             .space
@@ -693,10 +714,19 @@ fn rows_of_a_later_time_are_told_and_not_called_mended() {
             served.medallion(&["reconcile", "--repair"]).expect(4).tells(&[way_out, "a later time than now"]);
         assert!(done.stdout.contains(row) && done.stdout.contains("different, repaired"), "{}", done.stdout);
         served.medallion(&["publish", "--full"]).expect(4).tells(&full);
+        // whoever comes next is told, too
+        served.medallion(&["publish"]).expect(4).tells(&full);
+        served.medallion(&["run"]).expect(4).tells(&full);
+        assert!(served.medallion(&["status"]).ok().contains("obstructed"));
         served.space.cql.run(["truncate daily"]);
-        served.medallion(&["publish", "--full", "daily"]).ok();
+        match at {
+            0 => served.medallion(&["publish", "--full", "daily"]).ok(),
+            _ => served.run(),
+        };
         served.assert_equal("truncated and published");
         served.medallion(&["reconcile", "--repair"]).ok();
+        assert!(served.medallion(&["publish"]).ok().contains("nothing was written"));
+        assert!(!served.medallion(&["status"]).ok().contains("obstructed"));
     }
 }
 
@@ -704,19 +734,44 @@ fn rows_of_a_later_time_are_told_and_not_called_mended() {
 fn what_could_not_be_published_blocks_nothing_once_it_is_mended() {
     let served = Served::mini();
     served.place.land([&first_readings()]);
+    served.place.edit("sql/gold/total.sql", "from gold.daily", "from silver.readings");
     served.run();
     // Cassandra keeps no empty partition key
     let odd = "from (select case when site = 'south' then '' else site end as site, date, amount from silver.readings) as r";
     served.place.edit("sql/gold/daily.sql", "from silver.readings", odd);
+    served.place.land([&mini::readings("b.jsonl", &[reading("5", 3, "west", "7.25")])]);
     served.place.medallion(&["run", "--full-refresh"]).ok();
     for command in [&["publish"][..], &["publish", "--full"]] {
-        served.medallion(command).expect(4).tells(&["mend the mart"]);
+        let told = ["row site=, day=2025-08-01: its key `site` is empty", "mend the mart"];
+        served.medallion(command).expect(4).tells(&told);
+        // the other mart does not wait for it
+        assert!(served.rows("total").contains(&"amount=7.250000 site=west".to_owned()));
     }
     served.place.edit("sql/gold/daily.sql", odd, "from silver.readings");
     served.place.medallion(&["run", "--full-refresh"]).ok();
     served.medallion(&["publish"]).ok();
     served.assert_equal("mended");
     assert!(!served.run().contains("serving table"));
+}
+
+#[test]
+fn a_mart_that_was_published_from_files_that_were_vacuumed_is_published_again() {
+    let served = Served::mini();
+    served.place.land([&first_readings()]);
+    served.run();
+    served.place.edit("sql/gold/daily.sql", "count(*) as readings", "count(*) + 1 as readings");
+    served.place.medallion(&["run", "--full-refresh"]).ok();
+    let files = || {
+        let folder = fs::read_dir(served.place.lake.join("gold/daily")).unwrap();
+        folder.flat_map(|entry| crate::support::walk(&entry.unwrap().path())).count()
+    };
+    let before = files();
+    served.place.medallion(&["vacuum", "--older-than", "0s", "--delete"]).ok();
+    assert!(files() < before, "nothing was deleted");
+    let mut publish = served.command(&["publish"]);
+    let done = Done::of(publish.env("MEDALLION_LOG", "medallion=debug").output().unwrap()).expect(0);
+    assert!(done.stderr.contains("what changed of `daily` can't be told"), "{}", done.stderr);
+    served.assert_equal("vacuumed");
 }
 
 #[test]
@@ -750,6 +805,34 @@ fn an_older_publisher_of_everything_changes_nothing() {
         assert_eq!(rows, served.named_rows("select site, day, writetime(amount) from daily"));
         served.assert_equal("and it stays");
     }
+}
+
+#[test]
+fn an_older_publisher_of_another_lake_gives_way_to_a_newer_one() {
+    let served = Served::mini();
+    served.place.land([&first_readings()]);
+    served.run();
+    // the lake is built anew, and its first publisher is held up
+    fs::remove_dir_all(&served.place.lake).unwrap();
+    served.place.run();
+    let file = served.place.folder().join("hold");
+    fs::write(&file, "").unwrap();
+    let mut command = served.command(&["publish"]);
+    command.env("MEDALLION_HOLD_AT", "ready to publish").env("MEDALLION_HOLD_FILE", &file);
+    let older = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    crate::support::pause(std::time::Duration::from_secs(3));
+    // its second one has claimed both marts and written nothing
+    served.place.land([&mini::readings("b.jsonl", &[reading("5", 3, "west", "5")])]);
+    served.place.run();
+    served.kill(&["publish", "daily"], "publish daily");
+    served.kill(&["publish", "total"], "publish total");
+    let before = served.rows("medallion_published");
+    fs::remove_file(&file).unwrap();
+    Done::of(older.wait_with_output().unwrap()).expect(0);
+    assert_eq!(before, served.rows("medallion_published"), "the older one has written");
+    served.medallion(&["publish"]).ok();
+    served.assert_equal("completed");
+    assert!(served.rows("total").iter().any(|row| row.contains("west")));
 }
 
 #[test]
@@ -821,6 +904,18 @@ fn what_somebody_else_has_emptied_is_filled_again() {
     served.space.cql.run(["truncate medallion_published"]);
     served.run();
     served.assert_equal("a lost state");
+    // what was deleted by hand stands against everything that was written before
+    served.space.cql.run(["delete from daily where site in ('north', 'south', 'east')"]);
+    let told = served.run();
+    assert!(told.contains("the table was emptied"), "{told}");
+    served.assert_equal("a table of which every row was deleted");
+    assert!(!served.run().contains("serving table"));
+    let later = "using timestamp 4102444800000000";
+    served
+        .space
+        .cql
+        .run([format!("delete from daily {later} where site in ('north', 'south', 'east')").as_str()]);
+    served.medallion(&["run"]).expect(4).tells(&["`daily` has 0 rows and gold has 4"]);
 }
 
 #[test]

@@ -115,6 +115,91 @@ fn a_table_that_differs_is_told_column_by_column_and_nothing_is_written() {
 }
 
 #[test]
+fn every_table_that_differs_is_told_before_anything_is_written() {
+    let served = served();
+    served.run();
+    served.place.land([&mini::readings("b.jsonl", &[crate::serving::reading("5", 3, "west", "5")])]);
+    served.space.cql.run([
+        "drop table daily",
+        "create table daily (site text, day date, amount double, readings bigint, primary key ((site), day)) \
+         with clustering order by (day desc)",
+        "alter table total add more text",
+    ]);
+    let before = served.rows("total");
+    let state = served.rows("medallion_published");
+    for arguments in [&["check", "--connect"][..], &["run"], &["publish"], &["publish", "--full"]] {
+        served.medallion(arguments).expect(3).tells(&[
+            "daily.amount: `double` in cassandra, `decimal` in `cql/tables/daily.cql`",
+            "total.more: in cassandra only",
+            "nothing was written",
+        ]);
+    }
+    assert_eq!((served.rows("total"), served.rows("medallion_published")), (before, state));
+    assert!(served.rows("daily").is_empty());
+}
+
+#[test]
+fn our_own_table_is_compared_as_every_other() {
+    for (ddl, told) in [
+        (
+            "(mart int, at bigint, version bigint, committed_at timestamp, state text, primary key ((mart)))",
+            "medallion_published.mart: `int` in cassandra, `text` in medallion's own table",
+        ),
+        (
+            "(id text, mart text, primary key ((id)))",
+            "medallion_published.id: in cassandra only, column 1 of the partition key",
+        ),
+        (
+            "(mart text, at bigint, version bigint, committed_at timestamp, state text, primary key ((mart), at))",
+            "medallion_published.at: column 1 of the clustering key, asc in cassandra, no part of the key",
+        ),
+        (
+            "(mart text, at bigint, state text, primary key ((mart)))",
+            "alter table medallion_published add version bigint: `medallion publish --migrate` does it",
+        ),
+        (
+            "(mart text, at bigint, version bigint, committed_at timestamp, state text, primary key ((mart))) \
+             with default_time_to_live = 60",
+            "alter table medallion_published with default_time_to_live = 0",
+        ),
+    ] {
+        let served = served();
+        served.space.cql.run([format!("create table medallion_published {ddl}").as_str()]);
+        for arguments in [&["check", "--connect"][..], &["run"], &["publish"]] {
+            served.medallion(arguments).expect(3).tells(&[told, "nothing was written"]);
+            assert!(served.space.cql.try_rows("select * from daily").is_err(), "{ddl}: a table was created");
+        }
+        if told.starts_with("alter table") {
+            served.medallion(&["publish", "--migrate"]).ok();
+            served.assert_equal(ddl);
+            served.medallion(&["check", "--connect"]).ok();
+            assert!(!served.run().contains("serving table"));
+        }
+    }
+}
+
+#[test]
+fn hints_write_names_as_cql_wants_them() {
+    let served = served();
+    served.run();
+    served.space.cql.run([
+        "alter table daily add \"Extra Col\" text",
+        "alter table daily add \"order\" text",
+        "alter table total add \"a\"\"b\" text",
+    ]);
+    let hints = [
+        "alter table daily drop \"Extra Col\"",
+        "alter table daily drop \"order\"",
+        "alter table total drop \"a\"\"b\"",
+    ];
+    let told = hints.map(|hint| format!("drop it with `{hint}`"));
+    served.medallion(&["check", "--connect"]).expect(3).tells(&told.each_ref().map(String::as_str));
+    // they are what helps
+    served.space.cql.run(hints);
+    served.medallion(&["check", "--connect"]).ok();
+}
+
+#[test]
 fn columns_are_added_on_request_and_filled() {
     let served = served();
     served.run();

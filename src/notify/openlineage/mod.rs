@@ -265,7 +265,7 @@ impl Emitter {
             return;
         };
         let mut events = Vec::new();
-        for publication in published {
+        for publication in published.iter().filter(|publication| publication.partitions > 0) {
             let gold = TableName::new(zone::GOLD, &publication.mart);
             let inputs: Vec<Value> = described.dataset(&gold).iter().map(Dataset::to_json).collect();
             let mut output = Dataset::served(store, keyspace, &publication.mart).to_json();

@@ -155,6 +155,10 @@ pub(super) async fn question(
             planner.plan(&text, found).await;
         }
     }
+    let columns = tables.iter().find(|table| table.name == select.table).map(|table| &table.columns);
+    let typed = columns.into_iter().flatten().filter_map(|(column, kind)| {
+        CqlType::parse(kind).filter(|kind| !kind.is_scalar()).map(|kind| (column.clone(), kind))
+    });
     let gold = Text { file: code.file.clone(), text: select.gold_sql.clone() };
     planner.plan(&gold, found).await?;
     Some(Question {
@@ -166,5 +170,6 @@ pub(super) async fn question(
         gold_sql: select.gold_sql,
         table: select.table,
         limit: select.limit,
+        collections: typed.collect(),
     })
 }

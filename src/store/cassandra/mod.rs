@@ -33,7 +33,7 @@ pub use self::schema::{Plan, STATE_TABLE};
 use super::rows::{Partition, Partitions, TokenRange, key_of, push_cell};
 use super::state::State;
 use super::{Census, ServingStore};
-use crate::error::{During, Error, Result};
+use crate::error::{During, Error, ErrorKind, Result};
 use crate::project::Project;
 use crate::project::manifest::ServingManifest;
 use crate::project::mart::Mart;
@@ -117,14 +117,16 @@ impl Cassandra {
         schema::refuse(self, &plan, false)?;
         let is_there = |table: &String| !plan.missing.contains(table);
         let there: Vec<&Mart> = project.marts.iter().filter(|mart| is_there(&mart.name)).collect();
-        self.ready(&there).await?;
+        let mut found: Vec<Error> = self.ready(&there).await.err().into_iter().collect();
+        let is_away = |found: &[Error]| found.iter().any(|error| error.kind() == ErrorKind::Unavailable);
         let published = |table: &String| project.marts.iter().any(|mart| mart.name == *table);
         for question in &project.questions {
-            if published(&question.table) && is_there(&question.table) {
-                self.prepared(&question.cql).await.during(|| format!("`{}`", question.file.display()))?;
+            if published(&question.table) && is_there(&question.table) && !is_away(&found) {
+                let prepared = self.prepared(&question.cql).await;
+                found.extend(prepared.during(|| format!("`{}`", question.file.display())).err());
             }
         }
-        Ok(plan)
+        Error::together(found).map_or(Ok(plan), Err)
     }
 
     /// Whether anybody has ever published here; from then on statements are of the keyspace.
@@ -351,8 +353,8 @@ impl ServingStore for Cassandra {
         let preparing = marts.iter().map(|mart| async move {
             self.writes(mart).await.during(|| format!("`cql/publish/{}.cql`", mart.name))
         });
-        futures::future::try_join_all(preparing).await?;
-        Ok(())
+        let prepared = futures::future::join_all(preparing).await;
+        Error::together(prepared.into_iter().filter_map(Result::err).collect()).map_or(Ok(()), Err)
     }
 
     async fn state(&self, mart: &Mart) -> Result<Option<State>> {

@@ -15,7 +15,7 @@ use crate::error::{During, Error, Result};
 use crate::project::Question;
 use crate::project::cql_type::CqlType;
 use crate::store::rows::{key_fault, project, push_cell};
-use crate::store::{decode, encode};
+use crate::store::{canonical, decode, encode};
 
 impl Cassandra {
     /// Answers a question with the values of its parameters; the columns are those that gold would give.
@@ -72,7 +72,9 @@ impl Cassandra {
         let rows = self.rows("asking", &prepared, Bound::Values(&bound)).await?;
         let columns = schema.fields().iter().zip(&kinds).enumerate().map(|(at, (field, kind))| {
             let cells: Vec<Option<&[u8]>> = rows.iter().map(|row| row.bytes(at)).collect();
-            decode::column(kind, field.data_type(), &cells).during(|| format!("column `{}`", field.name()))
+            decode::column(kind, field.data_type(), &cells)
+                .and_then(|column| canonical::column(kind, &column))
+                .during(|| format!("column `{}`", field.name()))
         });
         Ok(RecordBatch::try_new(Arc::clone(schema), columns.collect::<Result<_>>()?)?)
     }

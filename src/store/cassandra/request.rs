@@ -93,7 +93,8 @@ impl Throttle {
     where
         F: Future<Output = std::result::Result<T, ExecutionError>>,
     {
-        let begun = Instant::now();
+        // waiting for one's turn is no trouble with the request
+        let mut begun: Option<Instant> = None;
         let mut pause = FIRST_PAUSE;
         loop {
             let permit = self
@@ -114,7 +115,7 @@ impl Throttle {
                 return Err(refusal(what, error));
             }
             self.refused(permit, sent);
-            if begun.elapsed() + pause > self.retry_for {
+            if begun.get_or_insert(sent).elapsed() + pause > self.retry_for {
                 return Err(Error::unavailable(format!(
                     "{what}: cassandra did not take the request in {} s",
                     self.retry_for.as_secs()
@@ -247,6 +248,25 @@ mod tests {
         let error = throttle.send("x", attempt).await.unwrap_err();
         assert_eq!((attempts.load(Ordering::Relaxed), error.kind().exit_code()), (1, 3));
         assert_eq!(throttle.limit(), 4);
+    }
+
+    #[tokio::test]
+    async fn waiting_for_a_turn_is_not_held_against_a_request() {
+        let throttle = Throttle::new(1, Duration::from_millis(300));
+        let long = throttle.send("long", || async {
+            tokio::time::sleep(Duration::from_millis(600)).await;
+            Ok(())
+        });
+        let refusals = AtomicUsize::new(0);
+        let queued = throttle.send("queued", || async {
+            match refusals.fetch_add(1, Ordering::Relaxed) {
+                0 => Err(overloaded()),
+                _ => Ok(()),
+            }
+        });
+        let (long, queued) = tokio::join!(long, queued);
+        long.unwrap();
+        queued.unwrap();
     }
 
     #[tokio::test]

@@ -7,8 +7,7 @@ use super::Cassandra;
 use super::options::{self, Options};
 use super::raw::{Bound, RawRow};
 use crate::error::{Error, Result};
-use crate::project::cql::{ServingTable, TableOption};
-use crate::project::cql_type::CqlType;
+use crate::project::cql::{self, ServingTable, TableOption, identifier};
 use crate::project::manifest::ServingManifest;
 use crate::project::mart::Mart;
 use crate::store::rows::push_cell;
@@ -17,11 +16,12 @@ use crate::store::rows::push_cell;
 pub const STATE_TABLE: &str = "medallion_published";
 
 const CREATE_STATE_TABLE: &str = "create table if not exists medallion_published (
-    mart text primary key,
+    mart text,
     at bigint,
     version bigint,
     committed_at timestamp,
-    state text
+    state text,
+    primary key ((mart))
 ) with compaction = {'class': 'LeveledCompactionStrategy'}
     and comment = 'what of each mart is published; kept by medallion, not to be changed by hand'";
 
@@ -63,23 +63,28 @@ pub struct Plan {
     pub dropped: BTreeMap<String, i64>,
 }
 
-/// Compares the marts' tables with the live ones. Changes nothing.
+/// Compares the marts' tables and our own with the live ones. Changes nothing.
 ///
 /// # Errors
 /// Those of asking.
 pub async fn compare(store: &Cassandra, marts: &[Mart]) -> Result<Plan> {
     let live = live_tables(store).await?;
-    Ok(compare_tables(&live, marts))
+    compare_tables(&live, marts)
 }
 
-fn compare_tables(live: &BTreeMap<String, LiveTable>, marts: &[Mart]) -> Plan {
+fn compare_tables(live: &BTreeMap<String, LiveTable>, marts: &[Mart]) -> Result<Plan> {
     let mut plan = Plan::default();
+    if let Some(live) = live.get(STATE_TABLE) {
+        let table = cql::parse_table(CREATE_STATE_TABLE).map_err(Error::bug)?;
+        compare_table(&table, live, "medallion's own table", &mut plan);
+        plan.options.extend(options::alterations(&table, &live.options));
+    }
     for mart in marts {
         match live.get(&mart.name) {
             None => plan.missing.push(mart.name.clone()),
             Some(live) => {
                 let before = plan.alterations.len();
-                compare_table(&mart.table, live, &mut plan);
+                compare_table(&mart.table, live, &format!("`cql/tables/{}.cql`", mart.name), &mut plan);
                 if plan.alterations.len() > before {
                     plan.altered.push(mart.name.clone());
                 }
@@ -89,7 +94,7 @@ fn compare_tables(live: &BTreeMap<String, LiveTable>, marts: &[Mart]) -> Plan {
             }
         }
     }
-    plan
+    Ok(plan)
 }
 
 /// Whether the keyspace is there.
@@ -141,7 +146,7 @@ pub async fn prepare(
     marts: &[Mart],
     migrate: bool,
 ) -> Result<Plan> {
-    let plan = compare_tables(live, marts);
+    let plan = compare_tables(live, marts)?;
     refuse(store, &plan, migrate)?;
     for statement in plan.alterations.iter().chain(&plan.options) {
         match migrate {
@@ -238,28 +243,28 @@ pub async fn live_tables(store: &Cassandra) -> Result<BTreeMap<String, LiveTable
     Ok(live)
 }
 
-fn compare_table(table: &ServingTable, live: &LiveTable, plan: &mut Plan) {
+/// Adds to the plan what differs between a table that `place` declares and the live one.
+fn compare_table(table: &ServingTable, live: &LiveTable, place: &str, plan: &mut Plan) {
     let name = &table.name;
     for (column, kind) in &table.columns {
         let role = role(table, column);
         match live.columns.get(column) {
             None if role.0 == "regular" => {
-                plan.alterations.push(format!("alter table {name} add {column} {kind}"));
+                plan.alterations.push(format!("alter table {name} add {} {kind}", identifier(column)));
             }
-            None => plan
-                .differences
-                .push(format!("{name}.{column}: missing in cassandra, where it should be {role:?}")),
+            None => plan.differences.push(format!(
+                "{name}.{column}: missing in cassandra, where it should be {}",
+                describe(role)
+            )),
             Some(found) => {
-                if CqlType::parse(&found.kind) != CqlType::parse(kind) {
-                    plan.differences.push(format!(
-                        "{name}.{column}: `{}` in cassandra, `{kind}` in `cql/tables/{name}.cql`",
-                        found.kind
-                    ));
+                if !is_same_type(&found.kind, kind) {
+                    plan.differences
+                        .push(format!("{name}.{column}: `{}` in cassandra, `{kind}` in {place}", found.kind));
                 }
                 let found_role = (found.role.as_str(), found.position, found.order.as_str());
                 if found_role != role {
                     plan.differences.push(format!(
-                        "{name}.{column}: {} in cassandra, {} in `cql/tables/{name}.cql`",
+                        "{name}.{column}: {} in cassandra, {} in {place}",
                         describe(found_role),
                         describe(role)
                     ));
@@ -267,15 +272,34 @@ fn compare_table(table: &ServingTable, live: &LiveTable, plan: &mut Plan) {
             }
         }
     }
-    for column in live.columns.keys().filter(|column| table.column_type(column).is_none()) {
+    for (column, found) in live.columns.iter().filter(|(column, _)| table.column_type(column).is_none()) {
+        let column = identifier(column);
+        if matches!(found.role.as_str(), "partition_key" | "clustering") {
+            // Cassandra drops none of these
+            let role = describe((&found.role, found.position, &found.order));
+            plan.differences.push(format!("{name}.{column}: in cassandra only, {role}"));
+            continue;
+        }
+        // nobody else declares our own
+        let declare = if name == STATE_TABLE { "" } else { "declare it, or " };
         plan.differences.push(format!(
-            "{name}.{column}: in cassandra only; declare it, or drop it with `alter table {name} drop {column}`"
+            "{name}.{column}: in cassandra only; {declare}drop it with `alter table {name} drop {column}`"
         ));
     }
     let ttl = table.ttl.unwrap_or(0);
     if live.ttl != ttl {
         plan.alterations.push(format!("alter table {name} with default_time_to_live = {ttl}"));
     }
+}
+
+/// Whether two types as DDL or Cassandra write them are one. A frozen collection is another than one that is not: a client
+/// can change items of the one and only the whole of the other.
+fn is_same_type(live: &str, declared: &str) -> bool {
+    let plain = |text: &str| {
+        let text: String = text.chars().filter(|c| !c.is_whitespace()).collect();
+        text.replace("varchar", "text")
+    };
+    plain(live) == plain(declared)
 }
 
 /// What Cassandra says of a column: kind, place in its key, order.
@@ -296,6 +320,7 @@ fn describe((role, position, order): (&str, i32, &str)) -> String {
     match role {
         "partition_key" => format!("column {place} of the partition key"),
         "clustering" => format!("column {place} of the clustering key, {order}"),
+        "static" => "static".to_owned(),
         _ => "no part of the key".to_owned(),
     }
 }

@@ -9,6 +9,7 @@ use arrow::array::{
 use arrow::array::{Int32Builder, MapFieldNames};
 
 use super::*;
+use crate::project::cql;
 use crate::store::rows::cells;
 
 fn written(array: ArrayRef, kind: &str) -> Vec<Option<Vec<u8>>> {
@@ -109,4 +110,81 @@ fn negative_numbers_come_first() {
         in_order(&CqlType::Int, &[0, 0, 0, 4, 0xff, 0xff, 0xff, 0xff], &[0, 0, 0, 4, 0, 0, 0, 1]).is_lt()
     );
     assert!(in_order(&CqlType::Text, &[0, 0, 0, 1, b'a'], &[0, 0, 0, 1, b'b']).is_lt());
+}
+
+/// A mart whose rows are written by `insert into t (…)`.
+fn mart(columns: &str, key: &str, batch: &RecordBatch) -> Mart {
+    let table = cql::parse_table(&format!("create table t ({columns}, primary key {key})")).unwrap();
+    let names: Vec<&str> = table.columns.iter().map(|(name, _)| name.as_str()).collect();
+    let (into, values) = (names.join(", "), names.join(", :"));
+    let insert = cql::parse_insert(&format!(
+        "insert into t ({into}) values (:{values}) using timestamp :committed_at"
+    ));
+    let at = |name: &String| table.columns.iter().position(|(column, _)| column == name).unwrap();
+    Mart {
+        name: "t".to_owned(),
+        ddl: String::new(),
+        insert: insert.unwrap(),
+        schema: batch.schema(),
+        types: table.columns.iter().map(|(_, kind)| CqlType::parse(kind).unwrap()).collect(),
+        partition_key: table.partition_key.iter().map(at).collect(),
+        clustering: table.clustering.iter().map(|(name, _)| at(name)).collect(),
+        table,
+    }
+}
+
+fn refused(columns: &str, key: &str, arrays: [(&str, ArrayRef); 3]) -> String {
+    let batch = RecordBatch::try_from_iter_with_nullable(arrays.map(|(name, array)| (name, array, true)));
+    let batch = batch.unwrap();
+    let mut found = Partitions::default();
+    let refused = gather(&mart(columns, key, &batch), &batch, TokenRange::ALL, None, &mut found);
+    let error = refused.unwrap_err();
+    assert_eq!(error.kind(), crate::error::ErrorKind::Data);
+    error.to_string()
+}
+
+#[test]
+fn a_row_that_can_not_be_kept_is_named_by_its_key() {
+    let sites = || -> ArrayRef { Arc::new(StringViewArray::from(vec!["north", "south\u{1b}[2J"])) };
+    let days = || -> ArrayRef { Arc::new(Date32Array::from(vec![Some(20_000), None])) };
+    let times = || -> ArrayRef {
+        Arc::new(TimestampMicrosecondArray::from(vec![1_000, 1_500_001]).with_timezone("UTC"))
+    };
+    let columns = "site text, day date, at timestamp";
+    assert_eq!(
+        refused(columns, "((site), day)", [("site", sites()), ("day", days()), ("at", times())]),
+        "row site=south\\u{1b}[2J, day=null: its key `day` is null, which cassandra can't keep; mend the mart"
+    );
+    for key in ["((site), at)", "((site, at))"] {
+        let told = refused(columns, key, [("site", sites()), ("day", days()), ("at", times())]);
+        assert_eq!(
+            told,
+            "row site=south\\u{1b}[2J, at=1970-01-01T00:00:01.500001Z: column `at`: 1970-01-01T00:00:01.500001Z has \
+             microseconds, and cassandra keeps milliseconds; cut it in the mart"
+        );
+    }
+    let long = |length: usize| -> ArrayRef {
+        Arc::new(StringViewArray::from(vec!["a".to_owned(), "x".repeat(length)]))
+    };
+    let columns = "site text, service text, note text";
+    for (key, named) in [("((service), site)", "service"), ("((site), service)", "service")] {
+        let told = refused(columns, key, [("site", sites()), ("service", long(70_000)), ("note", long(1))]);
+        assert!(told.contains(&format!("its key `{named}` is longer than 64 KiB")), "{told}");
+        assert!(told.len() < 300, "{} bytes", told.len());
+    }
+}
+
+#[test]
+fn a_map_with_a_key_twice_is_refused() {
+    let names = MapFieldNames { entry: "key_value".into(), key: "key".into(), value: "value".into() };
+    let mut maps = MapBuilder::new(Some(names), StringViewBuilder::new(), Int32Builder::new());
+    for value in [1, 2] {
+        maps.keys().append_value("a");
+        maps.values().append_value(value);
+    }
+    maps.append(true).unwrap();
+    let array: ArrayRef = Arc::new(maps.finish());
+    let kind = CqlType::parse("map<text,int>").unwrap();
+    let refused = Column::new(&array, &kind).unwrap().write(0, &mut Vec::new()).unwrap_err();
+    assert!(refused.to_string().contains("a key twice"), "{refused}");
 }
