@@ -115,7 +115,11 @@ fn a_restored_table_stays_and_what_depends_on_it_follows() {
     place.medallion(&["restore", "gold.daily", "--to", "1"]).ok();
     Contents::of(&place).assert_equals(&now, "there and back");
     // a zone by time, and the balance says what silver has lost by it
-    place.medallion(&["restore", "silver", "--to", "2000-01-01"]).ok();
+    for zone in ["silver", "gold"] {
+        let done = place.medallion(&["restore", zone, "--to", "2000-01-01"]).expect(2);
+        done.tells(&[&format!("there was no table of `{zone}` yet; give a later time")]);
+    }
+    place.medallion(&["restore", "gold.daily", "--to", "2000-01-01"]).expect(2).tells(&["give a later time"]);
     Contents::of(&place).assert_equals(&now, "nothing was there then");
     place.medallion(&["restore", "silver.readings", "--to", "0"]).expect(4).tells(&["balance"]);
     place.medallion(&["run", "--full-refresh"]).ok();
