@@ -167,7 +167,7 @@ fn each_kind_of_unreadable_file_has_its_own_remedy() {
             Some(date) => format!("`medallion rerun --select {name} --from {date} --to {date}`"),
             None => format!("`medallion rerun --select {name}`"),
         };
-        assert_eq!(remedies(&place, name), [command.clone()]);
+        assert_eq!(remedies(&place, name), [command.as_str()]);
         follow(&place, &command);
         assert_sound(&place, &expected, &format!("a file of {name} was damaged"));
     }
@@ -187,6 +187,9 @@ fn each_kind_of_unreadable_file_has_its_own_remedy() {
     assert!(remedies(&place, "bronze.readings")[0].contains("begin a new lake"));
 }
 
+/// What happens to a table's log.
+type Harm = fn(&Path);
+
 #[test]
 fn checkpoints_are_looked_at() {
     let place = mini::place();
@@ -201,13 +204,13 @@ fn checkpoints_are_looked_at() {
     let expected = Contents::of(&sound);
     let log = |place: &Place| place.lake.join("gold/daily/_delta_log");
     let checkpoint = "00000000000000000019.checkpoint.parquet";
-    assert!(log(&sound).join(checkpoint).exists());
+    assert!(log(&sound).join(checkpoint).try_exists().unwrap());
     // the time of a version that is a checkpoint stands in its entry
     let status = sound.medallion(&["--format", "json", "status"]).json();
     for table in status.as_array().unwrap() {
         assert!(!table["committed"].as_str().unwrap_or_default().starts_with("1970"), "{table}");
     }
-    let harms: [(&str, fn(&Path)); 4] = [
+    let harms: [(&str, Harm); 4] = [
         ("checkpoint 19 can't be read", |log| flip(&log.join("00000000000000000019.checkpoint.parquet"))),
         ("names checkpoint 19, which is not there", |log| {
             std::fs::remove_file(log.join("00000000000000000019.checkpoint.parquet")).unwrap();
