@@ -154,6 +154,31 @@ pub fn runs_schema() -> SchemaRef {
     ])
 }
 
+/// `ledger.steps`, which is no table of the lake: the steps that the reports in `ledger.runs` hold, one row each.
+pub const STEPS: &str = "steps";
+
+/// What each run did to each table. What a report of an older version does not say is null.
+pub fn steps_schema() -> SchemaRef {
+    schema(vec![
+        ("run_id", DataType::Int64),
+        ("command", DataType::Utf8View),
+        ("step", DataType::Int64),
+        ("table_name", DataType::Utf8View),
+        ("scope", DataType::Utf8View),
+        ("partitions", DataType::Int64),
+        ("rows_written", DataType::Int64),
+        ("unchanged", DataType::Int64),
+        ("withheld", DataType::Int64),
+        ("landed", DataType::Int64),
+        ("quarantined", DataType::Int64),
+        ("late", DataType::Int64),
+        ("version", DataType::Int64),
+        ("started", timestamp_type()),
+        ("finished", timestamp_type()),
+        ("seconds", DataType::Float64),
+    ])
+}
+
 /// A batch column of integers.
 pub fn integers(values: impl IntoIterator<Item = i64>) -> ArrayRef {
     Arc::new(Int64Array::from_iter_values(values))

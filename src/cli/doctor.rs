@@ -10,8 +10,8 @@ use crate::telemetry::Progress;
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Looks at every table's log, checkpoints and files, and at the ledger against the tables; changes nothing.\n\
-    Ends with exit code 4 where it finds a problem. Notes are no problems.\n\n\
+    after_help = "Looks at every table's log, checkpoints and files, and at the ledger against the tables: also for tables and commits\n\
+    that were there and are gone. Changes nothing. Ends with exit code 4 where it finds a problem. Notes are no problems.\n\n\
     Examples:\n  medallion doctor\n  medallion doctor --deep      reads every row too"
 )]
 pub struct DoctorArgs {
@@ -29,14 +29,22 @@ pub async fn run(places: &Places, args: &DoctorArgs) -> Result<u8> {
         progress.stage(&format!("looking at {name}"));
         found.extend(doctor::examine(&lake, &name, args.deep).await?);
     }
-    let can_compare =
-        !found.iter().any(|finding| finding.kind == "problem" && finding.what.contains("log entry"));
-    if can_compare {
+    progress.stage("comparing the ledger with the tables");
+    let compared = async {
         let run = places.open_on(project, lake, progress.clone()).await?;
-        found.extend(doctor::compare(&run).await?);
+        doctor::compare(&run).await
+    };
+    let is_problem = |finding: &Finding| finding.kind == "problem";
+    match compared.await {
+        Ok(more) => found.extend(more),
+        // what is damaged can't be compared
+        Err(error) if found.iter().any(is_problem) => {
+            tracing::warn!("the ledger was not compared with the tables: {error}");
+        }
+        Err(error) => return Err(error),
     }
     progress.finish();
-    let num_problems = found.iter().filter(|finding| finding.kind == "problem").count();
+    let num_problems = found.iter().filter(|finding| is_problem(finding)).count();
     if places.format == Format::Json {
         print_text(&format!("{}\n", serde_json::to_string_pretty(&found)?))?;
     } else {

@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::Places;
-use super::output::{Format, plain, print_text, text_table};
+use super::output::{Format, json_rows, plain, print_text, text_table};
 use crate::error::Result;
 use crate::flow::explain::{self, Explained};
 use crate::flow::plan::parse_table;
@@ -39,15 +39,19 @@ pub async fn run(places: &Places, args: &ExplainArgs) -> Result<u8> {
     let run = places.open(Progress::new(false)).await?;
     let explained = explain::explain(&run, &parse_table(&args.table)?, &args.values, args.limit).await?;
     match places.format {
-        Format::Json => print_text(&format!("{}\n", serde_json::to_string_pretty(&explained)?))?,
-        _ => print_text(&page(&args.table, &explained))?,
+        Format::Json => {
+            let mut all = serde_json::to_value(&explained)?;
+            all["row"] = json_rows(std::slice::from_ref(&explained.row))?[0].take();
+            print_text(&format!("{}\n", serde_json::to_string_pretty(&all)?))?;
+        }
+        _ => print_text(&page(&args.table, &explained)?)?,
     }
     Ok(0)
 }
 
-fn page(table: &str, explained: &Explained) -> String {
+fn page(table: &str, explained: &Explained) -> Result<String> {
     let mut page = format!("{table}\n");
-    for (name, value) in &explained.row {
+    for (name, value) in &explained.shown()? {
         page.push_str(&format!("  {name} = {}\n", plain(value)));
     }
     for behind in &explained.behind {
@@ -81,5 +85,5 @@ fn page(table: &str, explained: &Explained) -> String {
     for table in &explained.not_followed {
         page.push_str(&format!("\nnot followed: {}\n", plain(table)));
     }
-    page
+    Ok(page)
 }

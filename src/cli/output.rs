@@ -223,6 +223,16 @@ fn exact_rows(batch: &RecordBatch) -> Result<RecordBatch> {
     Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
 }
 
+/// Rows as `--format json` prints them: an array of objects.
+///
+/// # Errors
+/// Where a value can't be shown.
+pub fn json_rows(batches: &[RecordBatch]) -> Result<serde_json::Value> {
+    let mut text = Vec::new();
+    write_json(batches, &mut text)?;
+    Ok(serde_json::from_slice(&text)?)
+}
+
 fn write_json(batches: &[RecordBatch], out: &mut impl Write) -> Result<()> {
     let builder = arrow::json::WriterBuilder::new().with_explicit_nulls(true);
     let mut writer = builder.build::<_, arrow::json::writer::JsonArray>(&mut *out);

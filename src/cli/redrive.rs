@@ -1,6 +1,6 @@
 //! `medallion quarantine export|redrive|discard`
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -132,7 +132,13 @@ pub async fn export(places: &Places, args: &ExportArgs) -> Result<u8> {
         None => print_text(&String::from_utf8_lossy(&text))?,
         Some(path) => {
             let failed = |error: std::io::Error| {
-                Error::unavailable(format!("can't write `{}`", path.display())).because(error)
+                let message = format!("can't write `{}`", path.display());
+                match error.kind() {
+                    // no mistake of the caller's
+                    io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::unavailable(message),
+                    _ => Error::usage(message),
+                }
+                .because(error)
             };
             std::fs::File::create(path).and_then(|mut file| file.write_all(&text)).map_err(failed)?;
         }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use chrono::NaiveDate;
+use clap::builder::RangedU64ValueParser;
 use clap::{ArgGroup, Args, ValueEnum};
 
 use super::output::{Format, print_cells, print_text};
@@ -11,7 +12,7 @@ use super::turn::TurnArgs;
 use super::{Places, publish};
 use crate::error::{Error, ErrorKind, Result};
 use crate::flow::Run;
-use crate::flow::plan::{self, Order, Plan, Request, Which};
+use crate::flow::plan::{self, Order, Plan, Request, Size, Which};
 use crate::flow::report::Report;
 use crate::telemetry::Progress;
 use crate::trigger::anomalies::Anomalies;
@@ -44,7 +45,7 @@ pub struct RerunArgs {
     /// What was computed or decided by an older form of the project
     #[arg(long)]
     stale: bool,
-    /// What should have rows or files and has none
+    /// What was never computed, or whose files are gone
     #[arg(long)]
     missing: bool,
     /// What an earlier run has left undone
@@ -66,7 +67,7 @@ pub struct RerunArgs {
     #[arg(long, value_enum, default_value = "oldest")]
     order: OrderName,
     /// At most so many of the partitions that are asked for; the rest is left to a later call
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     max_partitions: Option<usize>,
     /// Models that are computed at the same time
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=64))]
@@ -232,11 +233,22 @@ fn show(plan: &Plan, format: Format) -> Result<()> {
         .collect();
     print_cells(&names, &cells, format)?;
     if format == Format::Table {
-        let Plan { partitions, rows, bytes, .. } = plan;
-        let time = plan.estimated_seconds.map_or_else(String::new, |seconds| {
-            format!(", about {seconds:.1} s by the pace of past runs if everything comes out changed")
-        });
-        print_text(&format!("\n{partitions} partitions, {rows} rows, {bytes} bytes{time}\n\n"))?;
+        let time = |seconds: Option<f64>| {
+            seconds.map_or_else(String::new, |seconds| {
+                format!(", about {seconds:.1} s by the pace of past runs")
+            })
+        };
+        let Size { partitions, rows, bytes } = plan.at_least;
+        let least = time(plan.at_least_seconds);
+        print_text(&format!("\n{partitions} partitions, {rows} rows, {bytes} bytes{least}\n"))?;
+        if plan.at_least.partitions < plan.partitions {
+            let Plan { partitions, rows, bytes, .. } = plan;
+            let most = time(plan.estimated_seconds);
+            print_text(&format!(
+                "at most, if everything comes out changed: {partitions} partitions, {rows} rows, {bytes} bytes{most}\n"
+            ))?;
+        }
+        print_text("\n")?;
     }
     Ok(())
 }

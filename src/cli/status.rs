@@ -1,8 +1,11 @@
 //! `medallion status`
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
 use clap::Args;
+use futures::StreamExt;
+use object_store::ObjectStoreExt;
 use serde::Serialize;
 
 use super::Places;
@@ -15,6 +18,7 @@ use crate::flow::freshness::{self, Freshness};
 use crate::flow::model::describe;
 use crate::flow::runs::{self, RunRecord};
 use crate::flow::{Run, checks, decisions, dirty, gate};
+use crate::lake::maintain::location;
 use crate::lake::table::Table;
 use crate::telemetry::{Progress, duration_text};
 
@@ -22,8 +26,8 @@ use crate::telemetry::{Progress, duration_text};
 #[command(
     after_help = "Answered from the tables' logs: no data is read. Where a serving store is configured it is asked, for two\n\
     seconds at most, what it holds (`published`).\n\n\
-    With `--monitor` the exit code is 4 where a person has to look: the last run failed or was stopped by an error, a\n\
-    declared `freshness` is missed, a check of freshness fails by the clock, a check withholds a partition, or a decision\n\
+    With `--monitor` the exit code is 4 where a person has to look: the last run failed, was stopped by an error or was\n\
+    killed, one of the newest files of a table is gone (`medallion doctor` looks for all), a declared `freshness` is missed, a check of freshness fails by the clock, a check withholds a partition, or a decision\n\
     over quarantined records waits to be applied. What waits for the next run and what is stale is shown, and is no alarm.\n\n\
     Examples:\n  \
     medallion status\n  \
@@ -104,7 +108,9 @@ pub async fn run(places: &Places, args: &StatusArgs) -> Result<u8> {
     if !args.monitor {
         return Ok(0);
     }
-    let problems = problems(&run, last.as_ref(), &tables, &by_the_clock)?;
+    let mut problems = problems(&run, last.as_ref(), &tables, &by_the_clock)?;
+    problems.extend(runs::unreported(&run).await?);
+    problems.extend(newest_files_gone(&run).await?);
     for problem in &problems {
         tracing::error!("{problem}");
     }
@@ -220,6 +226,39 @@ fn problems(
     Ok(found)
 }
 
+/// So many of a table's files are looked for; `doctor` looks for all.
+const FILES_LOOKED_FOR: usize = 4;
+
+/// Tables whose newest files are not there.
+async fn newest_files_gone(run: &Run) -> Result<Vec<String>> {
+    let mut looks = Vec::new();
+    for table in run.zone_tables() {
+        let mut files: Vec<_> =
+            table.snapshot().map(|snapshot| snapshot.files.values().collect()).unwrap_or_default();
+        files.sort_unstable_by_key(|file| (Reverse(file.modification_time), &file.path));
+        for file in files.into_iter().take(FILES_LOOKED_FOR) {
+            looks.push((table, location(table, &file.path)?));
+        }
+    }
+    let store = run.lake.store();
+    let gone: BTreeSet<&str> = futures::stream::iter(looks)
+        .map(|(table, place)| {
+            let store = &store;
+            async move {
+                let found = store.head(&place).await;
+                matches!(found, Err(object_store::Error::NotFound { .. })).then(|| table.name())
+            }
+        })
+        .buffer_unordered(CONCURRENT_LOOKS)
+        .filter_map(|gone| async move { gone })
+        .collect()
+        .await;
+    let told = |table| format!("files of `{table}` are gone; `medallion doctor` says which, and what to do");
+    Ok(gone.into_iter().map(told).collect())
+}
+
+const CONCURRENT_LOOKS: usize = 16;
+
 async fn collect(run: &Run, last: Option<&RunRecord>) -> Result<Vec<TableStatus>> {
     let mut found = Vec::new();
     let stale = decisions::stale(run).await?;
@@ -279,12 +318,22 @@ fn judge(status: &mut TableStatus, fresh: &Freshness) {
     status.too_old = (fresh.is_fresh() == Some(false)).then(|| fresh.to_string());
 }
 
+/// So many log entries are looked at for the run that changed a table last.
+const COMPACTIONS_IN_A_ROW: usize = 4;
+
 async fn look(table: &Table) -> Result<TableStatus> {
     let Some(snapshot) = table.snapshot() else {
         return Ok(TableStatus { table: table.name().to_owned(), ..TableStatus::default() });
     };
     let depth = snapshot.metadata.partition_columns.len();
-    let info = table.info_at(snapshot.version).await.unwrap_or_default();
+    // what a compaction has added last was there before
+    let mut run = None;
+    for version in (0..=snapshot.version).rev().take(COMPACTIONS_IN_A_ROW) {
+        run = table.info_at(version).await.unwrap_or_default()["run"].as_i64();
+        if run.is_some() {
+            break;
+        }
+    }
     Ok(TableStatus {
         table: table.name().to_owned(),
         version: Some(table.version()),
@@ -293,7 +342,7 @@ async fn look(table: &Table) -> Result<TableStatus> {
         files: snapshot.files.len(),
         bytes: snapshot.files.values().map(|file| file.size).sum(),
         committed: Some(time_text(snapshot.timestamp * 1000)),
-        run: info["run"].as_i64(),
+        run,
         ..TableStatus::default()
     })
 }

@@ -154,16 +154,21 @@ async fn restore_tables(run: &mut Run, args: &RestoreArgs) -> Result<Vec<String>
     };
     run.command = format!("restore {}", args.what);
     let mut restored = Vec::new();
+    let mut not_there = Vec::new();
     for table in &tables {
         // of a zone, tables that did not exist then stay as they are
         match travel::restore(run, table, args.to).await {
             Ok(Some(version)) => restored.push(format!("{table} is as in version {version}")),
             Ok(None) => {}
-            Err(error) if tables.len() > 1 && error.kind() == ErrorKind::Usage => {
-                tracing::warn!(%table, %error, "left as it is");
-            }
+            Err(error) if tables.len() > 1 && error.kind() == ErrorKind::Usage => not_there.push(table),
             Err(error) => return Err(error),
         }
+    }
+    if !tables.is_empty() && not_there.len() == tables.len() {
+        return Err(Error::usage(format!("there was no table of `{}` yet; give a later time", args.what)));
+    }
+    for table in not_there {
+        tracing::warn!("there was no `{table}` yet, it is left as it is");
     }
     Ok(restored)
 }

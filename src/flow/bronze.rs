@@ -3,7 +3,7 @@
 //! Files are decoded in parallel, each with its own decoder. The order of the commits is quarantine, bronze, report; all
 //! three carry the batch's number, so a replay after a crash in between repeats only what is missing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::array::{
@@ -23,7 +23,7 @@ use super::{Run, quarantine};
 use crate::decode::{Decoded, Decoder, ErrorType, RawReader};
 use crate::error::{During, Error, Result};
 use crate::lake::Root;
-use crate::lake::table::{Change, Commit, Table};
+use crate::lake::table::{Change, Commit, Table, partition_key};
 use crate::ledger::{self, FileRecord};
 use crate::project::manifest::{LatePolicy, Limits};
 use crate::project::source::Source;
@@ -167,7 +167,7 @@ pub async fn ingest(run: &Run, source: &Source, batch_id: i64, batch: &[FileReco
     let cache = kept.filter(|_| is_cached);
     let quarantine_commit = match refused.is_empty() {
         true => None,
-        false => Some(quarantine::prepare(&quarantine, source, batch_id, &refused, run.started_at).await?),
+        false => Some(quarantine::prepare(&quarantine, source, batch_id, &refused, run).await?),
     };
     let mut positions = BTreeMap::new();
     if source.watermark_delay.is_some()
@@ -184,10 +184,19 @@ pub async fn ingest(run: &Run, source: &Source, batch_id: i64, batch: &[FileReco
         adds,
         positions,
         once: Some((POSITION.to_owned(), batch_id)),
-        info: json!({"batch": batch_id, "files": files}),
+        info: json!({"run": run.id, "batch": batch_id, "files": files}),
         description: source.description.clone(),
     };
     Ok(Ingested { bronze: table, bronze_commit, quarantine, quarantine_commit, reports, cache, fresh })
+}
+
+impl Ingested {
+    /// How many of bronze's partitions got rows.
+    pub fn num_partitions(&self) -> usize {
+        let commit = &self.bronze_commit;
+        let keys = commit.adds.iter().map(|add| partition_key(&commit.partition, &add.partition_values, 1));
+        keys.collect::<BTreeSet<_>>().len()
+    }
 }
 
 fn late(rows: &RecordBatch) -> i64 {

@@ -12,6 +12,7 @@ use crate::decode::ErrorType;
 use crate::error::{Error, Result};
 use crate::lake::table::Table;
 use crate::lake::write::PartitionKey;
+use crate::ledger;
 use crate::project::fingerprint;
 use crate::project::model::{Dates, Model, Span};
 use crate::project::sql::{PARTITIONS_SUFFIX, TableName};
@@ -31,6 +32,7 @@ pub enum Work {
 pub fn stored_table(name: &TableName) -> TableName {
     match name.schema.as_str() {
         zone::ACCEPTED | zone::VERSIONS => TableName::new(zone::BRONZE, &name.table),
+        zone::LEDGER if name.table == ledger::STEPS => TableName::new(zone::LEDGER, "runs"),
         _ => {
             let table = name.table.strip_suffix(PARTITIONS_SUFFIX).unwrap_or(&name.table);
             TableName::new(&name.schema, table)

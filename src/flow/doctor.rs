@@ -7,17 +7,22 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde::Serialize;
 
-use super::{Run, balance, dirty, interventions, landing, maintain};
+use super::dirty::dates_of;
+use super::maintain;
 use crate::error::Result;
 use crate::lake::Lake;
-use crate::lake::log::{self, Snapshot};
+use crate::lake::log::{self, Hint, Snapshot};
 use crate::lake::maintain::{location, stored_files};
-use crate::lake::table::Table;
+use crate::lake::table::{Table, partition_key};
+use crate::lake::write::date_text;
 use crate::ledger;
 use crate::project::Project;
 use crate::project::sql::TableName;
-use crate::source::files;
 use crate::zone;
+
+mod compare;
+
+pub use self::compare::compare;
 
 /// Something that was found.
 #[derive(Debug, Clone, Serialize)]
@@ -63,7 +68,7 @@ pub async fn examine(lake: &Lake, name: &TableName, is_deep: bool) -> Result<Vec
     let table = match lake.table(&name.schema, &name.table).await {
         Ok(table) => table,
         Err(error) => {
-            found.push(Finding::new(PROBLEM, name, error.to_string(), restore_log(name)));
+            found.push(Finding::new(PROBLEM, name, error.to_string(), make_again(name)));
             return Ok(found);
         }
     };
@@ -75,24 +80,53 @@ pub async fn examine(lake: &Lake, name: &TableName, is_deep: bool) -> Result<Vec
     Ok(found)
 }
 
-fn restore_log(name: &TableName) -> String {
-    match name.schema.as_str() {
-        zone::SILVER | zone::GOLD => format!(
-            "restore the file from a backup, or delete the folder `{}/{}` and run `medallion run --full-refresh`",
-            name.schema, name.table
+/// Where nothing else has what is lost.
+const NEW_LAKE: &str = "restore the file from a backup, or begin a new lake from the same landing files";
+
+/// What mends a table whose log or whose file can't be read, where it follows from other tables.
+fn make_again(name: &TableName) -> String {
+    let folder = format!("`{}/{}`", name.schema, name.table);
+    match (name.schema.as_str(), name.table.as_str()) {
+        (zone::SILVER | zone::GOLD, _) => format!(
+            "restore the file from a backup, or delete the folder {folder} and run `medallion run --full-refresh`"
         ),
-        _ => "restore the file from a backup, or begin a new lake from the same landing files".to_owned(),
+        (zone::LEDGER, "files" | "landed" | "decisions") => {
+            format!("delete the folder {folder}: `medallion run` writes it again")
+        }
+        (zone::LEDGER, "balances" | "checks") => format!(
+            "restore the file from a backup, or delete the folder {folder}: `medallion run` writes how things stand, what \
+             older runs found is lost"
+        ),
+        (zone::LEDGER, "runs") => "restore the file from a backup, or delete the folders `ledger/runs`, \
+             `ledger/balances` and `ledger/checks`: `medallion run` begins them anew, what older runs did is lost"
+            .to_owned(),
+        (zone::LEDGER, "interventions") => INTERVENTIONS.to_owned(),
+        _ => NEW_LAKE.to_owned(),
     }
 }
 
-fn mend_rows(name: &TableName) -> String {
-    match name.schema.as_str() {
-        zone::SILVER | zone::GOLD => {
-            "`medallion rerun --missing` computes what is gone again; for a damaged file \
-                              `medallion rerun --from DATE --to DATE`"
-                .to_owned()
+const INTERVENTIONS: &str =
+    "restore the folder `ledger/interventions` from a backup: what operators decided is nowhere else";
+
+/// What is wrong with a data file.
+enum Harm {
+    /// It is not there, or not all of it.
+    Gone(String),
+    /// It has its size, and can't be read.
+    Damaged(String),
+}
+
+/// What mends a data file. A rerun of what is missing sees sizes only.
+fn mend_file(name: &TableName, harm: &Harm, date: Option<&str>) -> String {
+    match (name.schema.as_str(), harm, date) {
+        (zone::SILVER | zone::GOLD, Harm::Gone(_), _) => "`medallion rerun --missing`".to_owned(),
+        (zone::SILVER | zone::GOLD, Harm::Damaged(_), Some(date)) => {
+            format!("`medallion rerun --select {name} --from {date} --to {date}`")
         }
-        _ => "restore the file from a backup, or begin a new lake from the same landing files".to_owned(),
+        (zone::SILVER | zone::GOLD, Harm::Damaged(_), None) => {
+            format!("`medallion rerun --select {name}`")
+        }
+        _ => make_again(name),
     }
 }
 
@@ -131,31 +165,42 @@ async fn examine_log(
             // what a checkpoint stands for is not needed to read the table, only to look back
             let covered = checkpoints.last().is_some_and(|checkpoint| version <= *checkpoint);
             let kind = if covered { NOTE } else { PROBLEM };
-            found.push(Finding::new(kind, name, format!("log entry {version} is {what}"), restore_log(name)));
+            found.push(Finding::new(kind, name, format!("log entry {version} is {what}"), make_again(name)));
         }
     }
-    if !is_whole {
-        return Ok(());
-    }
-    let replayed = log::load_version(store.as_ref(), table.root(), None, snapshot.version).await?;
-    for checkpoint in checkpoints {
-        let remedy = format!(
-            "delete the file `{folder}/{checkpoint:020}.checkpoint.parquet`: the log has all it says"
-        );
-        match log::load_version(store.as_ref(), table.root(), Some(checkpoint), snapshot.version).await {
-            Ok(read) if read.files.keys().eq(replayed.files.keys()) && read.txns == replayed.txns => {}
-            Ok(_) => found.push(Finding::new(
-                PROBLEM,
-                name,
-                format!("checkpoint {checkpoint} says other than the log before it"),
-                remedy,
-            )),
-            Err(error) => {
-                let what = format!("checkpoint {checkpoint} can't be read: {error}");
-                found.push(Finding::new(PROBLEM, name, what, remedy));
-            }
+    if is_whole {
+        let replayed = log::load_version(store.as_ref(), table.root(), None, snapshot.version).await?;
+        for checkpoint in &checkpoints {
+            let path = log::checkpoint_path(table.root(), *checkpoint);
+            let read =
+                log::load_version(store.as_ref(), table.root(), Some(*checkpoint), snapshot.version).await;
+            let what = match read {
+                Ok(read) if read.files.keys().eq(replayed.files.keys()) && read.txns == replayed.txns => {
+                    continue;
+                }
+                Ok(_) => format!("checkpoint {checkpoint} says other than the log before it"),
+                Err(error) => format!("checkpoint {checkpoint} can't be read: {error}"),
+            };
+            let remedy = format!("delete the file `{path}`: the log has all it says");
+            found.push(Finding::new(PROBLEM, name, what, remedy));
         }
     }
+    let what = match log::last_checkpoint(store.as_ref(), table.root()).await? {
+        Hint::Damaged => "`_last_checkpoint` can't be read".to_owned(),
+        // beside a writer the log may be longer than when it was listed
+        Hint::Version(version)
+            if version > snapshot.version
+                && log::read_entry(store.as_ref(), table.root(), version).await.is_err() =>
+        {
+            format!("`_last_checkpoint` names version {version}, the log ends at {}", snapshot.version)
+        }
+        Hint::Version(version) if store.head(&log::checkpoint_path(table.root(), version)).await.is_err() => {
+            format!("`_last_checkpoint` names checkpoint {version}, which is not there")
+        }
+        _ => return Ok(()),
+    };
+    let remedy = format!("delete the file `{folder}/_last_checkpoint`: the next checkpoint writes it again");
+    found.push(Finding::new(PROBLEM, name, what, remedy));
     Ok(())
 }
 
@@ -169,10 +214,10 @@ async fn examine_files(
     let stored = stored_files(table).await?;
     for file in snapshot.files.values() {
         let place = location(table, &file.path)?;
-        let what = match stored.get(&place) {
-            None => Some("is gone".to_owned()),
+        let harm = match stored.get(&place) {
+            None => Some(Harm::Gone("is gone".to_owned())),
             Some(there) if there.bytes != file.size.cast_unsigned() => {
-                Some(format!("has {} bytes, the log says {}", there.bytes, file.size))
+                Some(Harm::Gone(format!("has {} bytes, the log says {}", there.bytes, file.size)))
             }
             Some(_) if is_deep => {
                 let bytes = table.lake().store().get(&place).await?.bytes().await?;
@@ -185,20 +230,23 @@ async fn examine_files(
                 });
                 match read.await? {
                     Ok(rows) if rows == file.num_records() => None,
-                    Ok(rows) => Some(format!("has {rows} rows, the log says {}", file.num_records())),
-                    Err(error) => Some(format!("can't be read: {error}")),
+                    Ok(rows) => {
+                        Some(Harm::Damaged(format!("has {rows} rows, the log says {}", file.num_records())))
+                    }
+                    Err(error) => Some(Harm::Damaged(format!("can't be read: {error}"))),
                 }
             }
             Some(_) => None,
         };
-        if let Some(what) = what {
-            found.push(Finding::new(
-                PROBLEM,
-                name,
-                format!("the file `{}` {what}", file.path),
-                mend_rows(name),
-            ));
-        }
+        let Some(harm) = harm else {
+            continue;
+        };
+        let key = partition_key(&snapshot.metadata.partition_columns, &file.partition_values, 1);
+        let dates = dates_of(BTreeSet::from([key]));
+        let date = dates.first().map(|date| date_text(*date));
+        let remedy = mend_file(name, &harm, date.as_deref());
+        let (Harm::Gone(what) | Harm::Damaged(what)) = harm;
+        found.push(Finding::new(PROBLEM, name, format!("the file `{}` {what}", file.path), remedy));
     }
     let now = chrono::Utc::now().timestamp_millis();
     if let Ok(unneeded) = maintain::unneeded(table, now).await
@@ -208,96 +256,4 @@ async fn examine_files(
         found.push(Finding::new(NOTE, name, what, "`medallion vacuum` says what can be deleted"));
     }
     Ok(())
-}
-
-/// Compares the tables and the ledger with each other.
-///
-/// # Errors
-/// The store's.
-pub async fn compare(run: &Run) -> Result<Vec<Finding>> {
-    let mut found = Vec::new();
-    for file in ledger::files(&run.ledger.files).await? {
-        let Ok(table) = run.bronze_of(&file.source) else {
-            continue;
-        };
-        if table.position(landing::POSITION).is_none_or(|taken| taken < file.batch_id) {
-            let what = format!("batch {} was written ahead and is not taken in", file.batch_id);
-            if !found.iter().any(|there: &Finding| there.what == what && there.table == table.name()) {
-                found.push(Finding::new(NOTE, table.name(), what, "`medallion run` takes it in"));
-            }
-        }
-    }
-    found.extend(landed_files_gone(run).await?);
-    for source in &run.project.sources {
-        let table = run.bronze_of(&source.name)?;
-        let reported = run.ledger.landed.position(table.name());
-        if reported.is_some_and(|reported| reported > table.version()) {
-            found.push(Finding::new(
-                PROBLEM,
-                table.name(),
-                format!(
-                    "`ledger.landed` has seen version {} of it, it is at {}: it was restored from a backup that is \
-                     older than the ledger's",
-                    reported.unwrap_or(-1),
-                    table.version()
-                ),
-                "restore the whole lake from one backup, or begin a new lake from the same landing files",
-            ));
-        }
-    }
-    for model in run.project.stored_models() {
-        let table = run.table(&model.table)?;
-        for (name, version) in dirty::positions(run, model)? {
-            if table.position(&name).is_some_and(|consumed| consumed > version) {
-                found.push(Finding::new(
-                    PROBLEM,
-                    &model.table,
-                    format!(
-                        "it was computed from a version of `{name}` that is not there: `{name}` was restored"
-                    ),
-                    "`medallion run --full-refresh`",
-                ));
-            }
-        }
-    }
-    if let Some((name, newest)) = interventions::position(run)
-        && run.ledger.decisions.position(&name) != Some(newest)
-    {
-        let what = format!("intervention {newest} is not applied yet");
-        found.push(Finding::new(NOTE, "ledger.interventions", what, "`medallion run` applies it"));
-    }
-    for row in balance::stored(run).await?.iter().filter(|row| row.scope == "lake" && row.difference != 0) {
-        found.push(Finding::new(
-            PROBLEM,
-            &row.source,
-            format!(
-                "the balance of `{}` does not hold: difference {}",
-                row.measure,
-                row.amount(row.difference)
-            ),
-            "see \"The balance does not hold\" in docs/operations.md",
-        ));
-    }
-    Ok(found)
-}
-
-/// Files that were taken in should stay: exact bytes of refused records, and a new lake, come from there.
-async fn landed_files_gone(run: &Run) -> Result<Option<Finding>> {
-    let note =
-        |what: String| Finding::new(NOTE, "landing", what, "put it back from a backup: landing is to stay");
-    let listing = match files::list(&run.project, &run.landing).await {
-        Ok(listing) => listing,
-        Err(error) => return Ok(Some(note(error.to_string()))),
-    };
-    let there: BTreeSet<&str> = listing.files.iter().map(|file| file.path.as_str()).collect();
-    let known = ledger::files(&run.ledger.files).await?;
-    let gone: BTreeSet<&str> =
-        known.iter().map(|file| file.path.as_str()).filter(|path| !there.contains(path)).collect();
-    Ok(gone.first().map(|first| {
-        note(format!(
-            "{} of {} files that were taken in are gone, for example `{first}`",
-            gone.len(),
-            known.len()
-        ))
-    }))
 }

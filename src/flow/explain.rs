@@ -53,7 +53,9 @@ pub struct Behind {
 /// A row and what is behind it.
 #[derive(Debug, Clone, Serialize)]
 pub struct Explained {
-    pub row: BTreeMap<String, String>,
+    /// Its one row, with its types.
+    #[serde(skip)]
+    pub row: RecordBatch,
     /// The tables on the way, from the row's own to those whose rows are landed records.
     pub hops: BTreeSet<String>,
     pub behind: Vec<Behind>,
@@ -88,17 +90,12 @@ pub async fn explain(
             .map_err(|error| Error::usage(format!("`{text}` is no value of `{name}`")).because(error))?;
         values.push((name.clone(), value));
     }
-    let mut explained = Explained {
-        row: BTreeMap::new(),
-        hops: BTreeSet::new(),
-        behind: Vec::new(),
-        not_followed: Vec::new(),
-    };
+    let mut hops = BTreeSet::new();
     let context = engine::context(&run.state);
-    let all: BTreeSet<TableName> = reached(run, target, &mut explained.hops);
+    let all: BTreeSet<TableName> = reached(run, target, &mut hops);
     inputs::register_named(run, &context, &all).await?;
     let row = the_row(&context, target, &values).await?;
-    explained.row = shown(&row)?;
+    let mut explained = Explained { row: row.clone(), hops, behind: Vec::new(), not_followed: Vec::new() };
     // the whole key, also where the caller gave less than that
     let values: Vec<(String, ScalarValue)> = target
         .key
@@ -175,14 +172,20 @@ fn same(column: Column, value: &ScalarValue) -> Expr {
     }
 }
 
-fn shown(row: &RecordBatch) -> Result<BTreeMap<String, String>> {
-    let schema = row.schema();
-    let columns = schema.fields().iter().zip(row.columns());
-    columns
-        .map(|(field, column)| {
-            Ok((field.name().clone(), arrow::util::display::array_value_to_string(column, 0)?))
-        })
-        .collect()
+impl Explained {
+    /// The row's values as people read them, by column.
+    ///
+    /// # Errors
+    /// Where a value can't be shown.
+    pub fn shown(&self) -> Result<BTreeMap<String, String>> {
+        let schema = self.row.schema();
+        let columns = schema.fields().iter().zip(self.row.columns());
+        columns
+            .map(|(field, column)| {
+                Ok((field.name().clone(), arrow::util::display::array_value_to_string(column, 0)?))
+            })
+            .collect()
+    }
 }
 
 /// The lines of `base` behind the row of `target` with these key values.

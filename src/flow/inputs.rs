@@ -10,14 +10,15 @@ use datafusion::common::ScalarValue;
 use datafusion::datasource::MemTable;
 use datafusion::prelude::{SessionContext, col, not};
 
-use super::Run;
 use super::decide::{quoted, versions_table};
 use super::dirty::{dates_of, stored_table};
 use super::recent::Append;
+use super::{Run, runs};
 use crate::engine;
 use crate::error::{Error, Result};
 use crate::lake::scan::LakeScan;
 use crate::lake::table::Table;
+use crate::ledger;
 use crate::project::model::{Model, Span};
 use crate::project::source::{DATE, Mode};
 use crate::project::sql::{PARTITIONS_SUFFIX, TableName};
@@ -96,7 +97,10 @@ fn refuse_unknown(run: &Run, name: &TableName) -> Result<()> {
             zone::BRONZE | zone::QUARANTINE | zone::ACCEPTED | zone::VERSIONS => {
                 run.project.sources.iter().map(|source| source.name.clone()).collect()
             }
-            zone::LEDGER => crate::ledger::schemas().map(|(table, _)| table.to_owned()).to_vec(),
+            zone::LEDGER => {
+                let tables = ledger::schemas().map(|(table, _)| table);
+                tables.into_iter().chain([ledger::STEPS]).map(str::to_owned).collect()
+            }
             _ => {
                 let models = run.project.models.iter().filter(|model| model.table.schema == zone);
                 models.map(|model| model.table.table.clone()).collect()
@@ -228,7 +232,17 @@ pub async fn register_input(
     if matches!(input.schema.as_str(), zone::ACCEPTED | zone::VERSIONS) {
         return register_decided(run, context, input, wanted).await;
     }
-    register_table(run, context, input, run.table(&stored_table(input))?, wanted.as_ref())
+    let table = run.table(&stored_table(input))?;
+    if input.schema == zone::LEDGER && input.table == ledger::STEPS {
+        let rows = runs::steps(table).await?;
+        engine::register(
+            context,
+            input,
+            Arc::new(MemTable::try_new(ledger::steps_schema(), vec![vec![rows]])?),
+        );
+        return Ok(());
+    }
+    register_table(run, context, input, table, wanted.as_ref())
 }
 
 fn register_table(

@@ -323,7 +323,7 @@ async fn apply_to_bronze(run: &mut Run, source: &Source, id: i64, decisions: &[I
         adds: writer.close().await?,
         positions,
         once: Some((POSITION.to_owned(), id)),
-        info: json!({"batch": batch_id, "intervention": id, "files": files}),
+        info: json!({"run": run.id, "batch": batch_id, "intervention": id, "files": files}),
         description: source.description.clone(),
     };
     table.commit(&commit).await?;

@@ -70,13 +70,105 @@ impl Left {
 /// The stores'; `Conflict` where another run writes a batch ahead at the same time.
 #[tracing::instrument(target = "hop", name = "discover", skip_all)]
 pub async fn discover(run: &mut Run) -> Result<Pending> {
-    let known_files = ledger::files(&run.ledger.files).await?;
+    let known_files = known_files(run).await?;
     let mut pending = unfinished(run, &known_files);
     let listing = files::list(&run.project, &run.landing).await?;
     let (new, left) = compare(run, &known_files, listing).await?;
     pending.left = left;
     write_ahead(run, &new, &mut pending).await?;
     Ok(pending)
+}
+
+/// The files that were taken in or written ahead. Where the ledger has lost some of those that are in bronze, as after a part
+/// of the lake was restored, they are written to it again first: under their numbers, or new files would get these.
+///
+/// # Errors
+/// The stores'; `Data` where a file that was lost can't be told from landing.
+pub async fn known_files(run: &mut Run) -> Result<Vec<FileRecord>> {
+    let mut known = ledger::files(&run.ledger.files).await?;
+    let newest = newest_taken(run);
+    if newest <= run.ledger.files.position(POSITION).unwrap_or(0) {
+        return Ok(known);
+    }
+    let mut lost = taken_in(run, &known).await?;
+    if !lost.is_empty() {
+        let listing = files::list(&run.project, &run.landing).await?;
+        for (path, (hash, record)) in &mut lost {
+            let there = listing.files.iter().find(|file| file.path == *path);
+            let Some(there) = there.filter(|file| file.source == record.source) else {
+                return Err(lost_for_good(path, "is gone from landing"));
+            };
+            if content_hash(run, path).await? != *hash {
+                return Err(lost_for_good(path, "has other content than when it was taken in"));
+            }
+            record.bytes = i64::try_from(there.bytes).unwrap_or(i64::MAX);
+            record.modified = there.modified;
+            record.file_time = there.file_time;
+        }
+    }
+    let records: Vec<FileRecord> = lost.into_values().map(|(_, record)| record).collect();
+    tracing::warn!(
+        "`{}` had lost {} files that are in bronze; they are written to it again",
+        run.ledger.files.name(),
+        records.len()
+    );
+    let once = Some((POSITION.to_owned(), newest));
+    let outcome = ledger::append(&mut run.ledger.files, &ledger::file_rows(&records)?, once).await?;
+    if outcome == crate::lake::table::Outcome::AlreadyThere {
+        return Err(Error::conflict("another run has taken in files at the same time; run again"));
+    }
+    run.num_commits += 1;
+    known.extend(records);
+    known.sort_by(|a, b| (a.batch_id, &a.path).cmp(&(b.batch_id, &b.path)));
+    Ok(known)
+}
+
+fn lost_for_good(path: &str, why: &str) -> Error {
+    Error::data(format!(
+        "`ledger.files` has lost `{path}`, which was taken in and {why}; put the file back as it was, or restore the \
+         folder `ledger/files` from a backup"
+    ))
+}
+
+/// The newest batch that bronze or quarantine has taken in; 0 before the first.
+pub fn newest_taken(run: &Run) -> i64 {
+    let taken = run.bronze.values().chain(run.quarantine.values());
+    taken.filter_map(|table| table.position(POSITION)).max().unwrap_or(0)
+}
+
+/// Files that bronze's log names and that are not `known`, by path, with their hashes; of what landing says of a file they
+/// hold nothing yet.
+async fn taken_in(run: &Run, known: &[FileRecord]) -> Result<BTreeMap<String, (String, FileRecord)>> {
+    let paths: HashSet<&str> = known.iter().map(|file| file.path.as_str()).collect();
+    let mut found = BTreeMap::new();
+    for source in &run.project.sources {
+        let table = run.bronze_of(&source.name)?;
+        for version in 0..=table.version() {
+            let info = table.info_at(version).await?;
+            let Some(batch_id) = info["batch"].as_i64() else {
+                continue;
+            };
+            for file in info["files"].as_array().into_iter().flatten() {
+                let (Some(path), Some(hash)) = (file["path"].as_str(), file["hash"].as_str()) else {
+                    continue;
+                };
+                // an operator's decision names files that were taken in before
+                if paths.contains(path) || found.contains_key(path) {
+                    continue;
+                }
+                let record = FileRecord {
+                    batch_id,
+                    source: source.name.clone(),
+                    path: path.to_owned(),
+                    bytes: 0,
+                    modified: 0,
+                    file_time: 0,
+                };
+                found.insert(path.to_owned(), (hash.to_owned(), record));
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// What lies in landing and is not taken in.
@@ -184,14 +276,7 @@ async fn changed_files(run: &Run, touched: &[LandedFile]) -> Result<Vec<NotTaken
             // written ahead but not taken in yet: what is there now is what will be read
             continue;
         };
-        let (landing, limits) = (run.landing.clone(), run.project.limits.clone());
-        let (path, runtime) = (file.path.clone(), Handle::current());
-        // only the hash of the landed bytes is wanted, so nothing is unpacked
-        let hash = tokio::task::spawn_blocking(move || {
-            files::read(&landing, &path, &limits, &runtime, |_| Ok(false)).map(|(_, hash)| hash)
-        })
-        .await??;
-        if hash.to_hex().as_str() != known {
+        if content_hash(run, &file.path).await? != *known {
             changed.push(NotTaken {
                 path: file.path.clone(),
                 reason: "other content than when it was taken in; the new content is not ingested, land it under a \
@@ -201,6 +286,17 @@ async fn changed_files(run: &Run, touched: &[LandedFile]) -> Result<Vec<NotTaken
         }
     }
     Ok(changed)
+}
+
+/// The hash of a landing file as it is now, hexadecimal.
+async fn content_hash(run: &Run, path: &str) -> Result<String> {
+    let (landing, limits) = (run.landing.clone(), run.project.limits.clone());
+    let (path, runtime) = (path.to_owned(), Handle::current());
+    // only the hash of the landed bytes is wanted, so nothing is unpacked
+    let read = tokio::task::spawn_blocking(move || {
+        files::read(&landing, &path, &limits, &runtime, |_| Ok(false)).map(|(_, hash)| hash)
+    });
+    Ok(read.await??.to_hex().to_string())
 }
 
 /// Path to hash (hexadecimal BLAKE3) of every file that was taken in.

@@ -186,6 +186,13 @@ impl Seat {
     }
 }
 
+/// Whether somebody writes the lake, or a stream that has handed it over; `None` on an object store, which has no locks.
+/// Where it can't be told, somebody does.
+pub fn is_written(lake: &Lake) -> Option<bool> {
+    let folder = lake.folder()?;
+    Some([WRITES, STREAMS].iter().any(|name| is_held(&folder.join(name)).unwrap_or(true)))
+}
+
 /// Held while files are put together without holding the lake: who deletes files that may not be committed yet waits.
 ///
 /// # Errors

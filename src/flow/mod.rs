@@ -243,11 +243,12 @@ async fn ingest(
     for (source, mut ingested) in done {
         if ingested.bronze.commit(&ingested.bronze_commit).await? == Outcome::AlreadyThere {
             return Err(Error::conflict(format!(
-                "another run took batch {batch_id} of `{}` in at the same time; run again",
-                source.name
+                "`{}` has batch {batch_id} already, another run took it in at the same time; run again",
+                ingested.bronze.name()
             )));
         }
         run.num_commits += 1;
+        steps.push(Step::ingested(&source, &ingested, started));
         if let Some(batches) = ingested.cache {
             run.cache(&ingested.bronze, batches);
         }
@@ -257,7 +258,6 @@ async fn ingest(
             recent.keep(&source, batch_id, ingested.bronze.version(), ingested.fresh);
         }
         run.forget_decided(&source, &ingested.bronze_commit).await;
-        steps.push(Step::ingested(&source, &ingested.reports, started));
         run.bronze.insert(source.name.clone(), ingested.bronze);
         run.quarantine.insert(source.name, ingested.quarantine);
     }
@@ -359,9 +359,11 @@ async fn compute_models(run: &mut Run, scope: Scope) -> Result<Vec<Step>> {
         // one sync for the files of all, then one log entry each
         run.lake.sync().await?;
         for (model, part, mut computed, elapsed) in done {
+            let mut version = None;
             if !rerun::is_empty(&computed) {
                 computed.table.commit(&computed.commit).await?;
                 run.num_commits += 1;
+                version = Some(computed.table.version());
             }
             if let Some(batches) = computed.cache.take() {
                 run.cache(&computed.table, batches);
@@ -380,7 +382,7 @@ async fn compute_models(run: &mut Run, scope: Scope) -> Result<Vec<Step>> {
                 model::describe(&part.work),
                 if part.append.is_some() { ", appended" } else { "" }
             );
-            steps.push(Step::computed(model, &part, &computed, elapsed));
+            steps.push(Step::computed(model, &part, &computed, version, elapsed));
             run.models.insert(model.table.clone(), computed.table);
         }
         run.progress.tell();

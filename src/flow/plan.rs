@@ -1,5 +1,7 @@
 //! What a rerun is going to do, before it does it: which partitions are asked for, and which read them.
 
+mod pace;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
@@ -23,7 +25,7 @@ pub enum Which {
     Dates,
     /// Those that were computed or decided by an older form of the project.
     Stale,
-    /// Those that should have rows or files and have none.
+    /// Those that were never computed, or whose files are gone.
     Missing,
     /// Those that an earlier run has left undone, or that a check withholds.
     Failed,
@@ -64,10 +66,32 @@ pub struct Plan {
     pub bytes: i64,
     /// Partitions that are asked for and were left to a later call by the limit.
     pub partitions_left: usize,
-    /// As the pace of past runs says, where they know.
+    /// For all of that, as the pace of past runs says, where they know.
     pub estimated_seconds: Option<f64>,
+    /// What is computed even if every partition comes out as it was.
+    pub at_least: Size,
+    pub at_least_seconds: Option<f64>,
     #[serde(skip)]
     pub wanted: Wanted,
+}
+
+/// How much is to be computed: partitions, and the rows and bytes that they hold now.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Size {
+    pub partitions: usize,
+    pub rows: u64,
+    pub bytes: i64,
+}
+
+impl Size {
+    fn of(table: &Table, work: &Work) -> Self {
+        let (partitions, (rows, bytes)) = match work {
+            Work::Nothing => return Self::default(),
+            Work::Whole => (1, size(table, None)),
+            Work::Dates(dates) => (dates.len(), size(table, Some(dates))),
+        };
+        Self { partitions, rows, bytes }
+    }
 }
 
 /// One table of a plan.
@@ -80,6 +104,8 @@ pub struct Step {
     /// Rows and bytes that those partitions hold now.
     pub rows: u64,
     pub bytes: i64,
+    /// Of that, what is computed even if all that it reads comes out as it was.
+    pub at_least: Size,
     pub why: &'static str,
 }
 
@@ -126,7 +152,12 @@ pub async fn plan(run: &Run, request: &Request) -> Result<Plan> {
     plan.partitions = plan.steps.iter().map(|step| step.partitions).sum();
     plan.rows = plan.steps.iter().map(|step| step.rows).sum();
     plan.bytes = plan.steps.iter().map(|step| step.bytes).sum();
-    plan.estimated_seconds = estimate(run, &plan).await?;
+    for step in &plan.steps {
+        plan.at_least.partitions += step.at_least.partitions;
+        plan.at_least.rows += step.at_least.rows;
+        plan.at_least.bytes += step.at_least.bytes;
+    }
+    pace::estimate(run, &mut plan).await?;
     Ok(plan)
 }
 
@@ -211,16 +242,26 @@ async fn asked(run: &Run, request: &Request) -> Result<Vec<Asked>> {
     Ok(dated.chain(whole.into_iter().map(|at| (None, tables[at].clone()))).collect())
 }
 
-/// Dates that the model should have and has no rows of, or whose files are gone from the disk.
+/// Dates that the model can have, has no rows of and has not been computed for; and those whose files are gone from the disk.
+/// What was computed and came out empty is not missing.
 async fn missing(run: &Run, model: &Model) -> Result<(BTreeSet<i32>, bool)> {
     let table = run.table(&model.table)?;
-    let mut dates = match model.is_partitioned() {
-        true => &dirty::domain(run, model)? - &dates_of(table.partitions(1)),
-        false => BTreeSet::new(),
-    };
     let lost = lost_partitions(table).await?;
     let is_whole = table.version() < 0 || !lost.is_empty();
-    dates.extend(dates_of(lost));
+    let mut dates = dates_of(lost);
+    if model.is_partitioned() {
+        let mut absent = &dirty::domain(run, model)? - &dates_of(table.partitions(1));
+        // an older version was put in the place of what was computed
+        let is_restored =
+            table.version() >= 0 && !table.info_at(table.version()).await?["restored"].is_null();
+        if !is_restored {
+            absent = match dirty::work(run, model).await? {
+                Work::Dates(waiting) => &absent & &waiting,
+                _ => BTreeSet::new(),
+            };
+        }
+        dates.extend(absent);
+    }
     Ok((dates, is_whole))
 }
 
@@ -267,6 +308,7 @@ async fn spread(run: &Run, request: &Request, plan: &mut Plan) -> Result<()> {
             partitions: dates.len(),
             rows: files.0,
             bytes: files.1,
+            at_least: Size { partitions: dates.len(), rows: files.0, bytes: files.1 },
             why: "decided again",
         });
         planned.insert(table, dates.clone());
@@ -302,34 +344,36 @@ async fn spread(run: &Run, request: &Request, plan: &mut Plan) -> Result<()> {
             (_, _, false) => "waits",
             _ => continue,
         };
-        let work = match model.is_partitioned() {
-            false => Work::Whole,
+        let (work, certain) = match model.is_partitioned() {
+            false if is_asked || waiting != Work::Nothing => (Work::Whole, Work::Whole),
+            false => (Work::Whole, Work::Nothing),
             true => {
-                let mut dates = &asked | &read;
+                let mut certain = asked;
+                if let Work::Dates(waiting) = waiting {
+                    certain.extend(waiting);
+                }
+                let mut dates = &certain | &read;
                 if reads_all {
                     dates.extend(&known);
                 }
-                if let Work::Dates(waiting) = waiting {
-                    dates.extend(waiting);
-                }
-                Work::Dates(&dates & &known)
+                (Work::Dates(&dates & &known), Work::Dates(&certain & &known))
             }
         };
-        let (rows, bytes) = match &work {
-            Work::Dates(dates) => size(run.table(&model.table)?, Some(dates)),
-            _ => size(run.table(&model.table)?, None),
-        };
-        let partitions = match &work {
-            Work::Dates(dates) if dates.is_empty() => continue,
-            Work::Dates(dates) => dates.len(),
-            _ => 1,
-        };
+        if matches!(&work, Work::Dates(dates) if dates.is_empty()) {
+            continue;
+        }
+        let table = run.table(&model.table)?;
+        let Size { partitions, rows, bytes } = Size::of(table, &work);
         plan.steps.push(Step {
             table: model.table.to_string(),
             scope: describe(&work),
             partitions,
             rows,
             bytes,
+            at_least: match request.is_forced {
+                true => Size { partitions, rows, bytes },
+                false => Size::of(table, &certain),
+            },
             why,
         });
         match work {
@@ -361,45 +405,6 @@ fn size(table: &Table, dates: Option<&BTreeSet<i32>>) -> (u64, i64) {
     let files =
         snapshot.files.values().filter(|file| is_wanted(partition_key(columns, &file.partition_values, 1)));
     files.fold((0, 0), |(rows, bytes), file| (rows + file.num_records(), bytes + file.size))
-}
-
-/// So many rows of one run tell something of a table's pace; fewer tell what planning costs.
-const TELLING_ROWS: f64 = 1000.0;
-
-/// How long the steps take: by the rows per second of the last run that computed as much of their tables, or of any. A
-/// table that no run knows is taken to be as slow as the slowest that one does.
-async fn estimate(run: &Run, plan: &Plan) -> Result<Option<f64>> {
-    let steps: Vec<&Step> =
-        plan.steps.iter().filter(|step| !step.table.starts_with("quarantine.") && step.rows > 0).collect();
-    let mut paces: BTreeMap<String, (f64, bool)> = BTreeMap::new();
-    let learn = |paces: &mut BTreeMap<String, (f64, bool)>, report: &serde_json::Value| {
-        for step in report["steps"].as_array().into_iter().flatten() {
-            if let (Some(table), Some(rows), Some(seconds)) =
-                (step["table"].as_str(), step["rows"].as_f64(), step["seconds"].as_f64())
-                && rows > 0.0
-                && !paces.get(table).is_some_and(|(_, is_telling)| *is_telling || rows < TELLING_ROWS)
-            {
-                paces.insert(table.to_owned(), (seconds / rows, rows >= TELLING_ROWS));
-            }
-        }
-    };
-    if let Some(past) = super::runs::last(&run.ledger).await? {
-        learn(&mut paces, &past.report);
-    }
-    let is_known = |paces: &BTreeMap<String, (f64, bool)>| {
-        steps.iter().all(|step| paces.get(&step.table).is_some_and(|(_, is_telling)| *is_telling))
-    };
-    if !is_known(&paces) {
-        for past in super::runs::all(&run.ledger).await?.iter().rev() {
-            learn(&mut paces, &past.report);
-        }
-    }
-    let known = steps.iter().filter_map(|step| paces.get(&step.table)).map(|(pace, _)| *pace);
-    let Some(slowest) = known.reduce(f64::max) else {
-        return Ok(None);
-    };
-    let pace = |step: &Step| paces.get(&step.table).map_or(slowest, |(pace, _)| *pace);
-    Ok(Some(steps.iter().map(|step| pace(step) * step.rows as f64).sum()))
 }
 
 /// The name of a table as a person writes it.

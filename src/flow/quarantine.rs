@@ -11,7 +11,7 @@ use arrow::array::{
     StringViewArray,
 };
 use arrow::datatypes::{Date32Type, Decimal128Type, Int64Type};
-use serde_json::Value;
+use serde_json::json;
 use tokio::runtime::Handle;
 
 use super::decide::{DISCARDED, quoted};
@@ -83,11 +83,11 @@ pub async fn prepare(
     source: &Source,
     batch_id: i64,
     refused: &[Refused],
-    ingest_ts: i64,
+    run: &Run,
 ) -> Result<Commit> {
-    let rows = rows(source, refused, ingest_ts)?;
+    let rows = rows(source, refused, run.started_at)?;
     let once = Some((POSITION.to_owned(), batch_id));
-    written(table, source, &rows, Change::Append, once).await
+    written(run, table, source, &rows, Change::Append, once).await
 }
 
 /// Replaces silver's part for the decided dates; where it is as it was, nothing is committed.
@@ -158,7 +158,7 @@ async fn put(
         replaced.insert(vec![Some(date_text(record.date)), Some(record.error_type.clone())]);
     }
     let rows = rows(source, &refused, run.started_at)?;
-    let mut commit = written(&table, source, &rows, Change::Replace(replaced), None).await?;
+    let mut commit = written(run, &table, source, &rows, Change::Replace(replaced), None).await?;
     let bronze_version = run.bronze_of(&source.name)?.version();
     commit.positions.insert(format!("bronze.{}", source.name), bronze_version);
     table.commit(&commit).await?;
@@ -191,7 +191,7 @@ pub async fn amend(
     kept.extend(put_in);
     kept.sort_by(|a, b| (&a.source_file, a.source_line).cmp(&(&b.source_file, b.source_line)));
     let rows = rows(source, &kept, run.started_at)?;
-    let commit = written(&table, source, &rows, Change::Replace(touched), Some(once)).await?;
+    let commit = written(run, &table, source, &rows, Change::Replace(touched), Some(once)).await?;
     table.commit(&commit).await?;
     run.quarantine.insert(source.name.clone(), table);
     run.num_commits += 1;
@@ -249,6 +249,7 @@ pub async fn read(
 }
 
 async fn written(
+    run: &Run,
     table: &Table,
     source: &Source,
     rows: &RecordBatch,
@@ -265,7 +266,7 @@ async fn written(
         adds: writer.close().await?,
         positions: BTreeMap::new(),
         once,
-        info: Value::Null,
+        info: json!({"run": run.id}),
         description: format!("Refused records of {}.", source.name),
     })
 }

@@ -71,6 +71,17 @@ impl Part {
     pub fn is_nothing(&self) -> bool {
         self.work == Work::Nothing && self.append.is_none()
     }
+
+    /// How many partitions it concerns; 1 of a table without.
+    pub fn num_partitions(&self) -> usize {
+        let appended = self.append.as_ref().map(|append| &append.dates);
+        match (&self.work, appended) {
+            (Work::Whole, _) => 1,
+            (Work::Dates(dates), Some(appended)) => dates.union(appended).count(),
+            (Work::Dates(dates), None) => dates.len(),
+            (Work::Nothing, appended) => appended.map_or(0, BTreeSet::len),
+        }
+    }
 }
 
 /// Rows that commits have appended to models' tables, by table and version, while a refresh goes on.

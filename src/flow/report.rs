@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::balance::BalanceRow;
-use super::bronze::FileReport;
+use super::bronze::Ingested;
 use super::checks::CheckResult;
 use super::dirty::{self, Work};
 use super::landing::{Left, Pending};
@@ -59,10 +59,12 @@ pub struct Step {
     pub scope: String,
     pub seconds: f64,
     /// When it was begun and done, microseconds since the epoch.
-    #[serde(skip)]
     pub started: i64,
-    #[serde(skip)]
     pub finished: i64,
+    /// The version that it committed, where it committed one.
+    pub version: Option<i64>,
+    /// How many partitions were computed; of a table without partitions 1, of bronze those that rows were added to.
+    pub partitions: usize,
     pub landed: Option<u64>,
     pub quarantined: Option<u64>,
     /// Records that arrived behind the watermark.
@@ -79,7 +81,8 @@ pub struct Step {
 }
 
 impl Step {
-    pub(super) fn ingested(source: &Source, files: &[FileReport], started: i64) -> Self {
+    pub(super) fn ingested(source: &Source, ingested: &Ingested, started: i64) -> Self {
+        let files = &ingested.reports;
         let mut warnings = BTreeMap::new();
         for file in files {
             for (column, count) in &file.warnings {
@@ -94,6 +97,8 @@ impl Step {
             seconds: 0.0,
             started,
             finished: chrono::Utc::now().timestamp_micros(),
+            version: Some(ingested.bronze.version()),
+            partitions: ingested.num_partitions(),
             landed: Some(files.iter().map(|file| file.landed).sum()),
             quarantined: Some(files.iter().map(|file| file.quarantined).sum()),
             late: source.watermark_delay.map(|_| files.iter().map(|file| file.late.records).sum()),
@@ -104,7 +109,13 @@ impl Step {
         }
     }
 
-    pub(super) fn computed(model: &Model, part: &Part, computed: &Computed, elapsed: Duration) -> Self {
+    pub(super) fn computed(
+        model: &Model,
+        part: &Part,
+        computed: &Computed,
+        version: Option<i64>,
+        elapsed: Duration,
+    ) -> Self {
         let finished = chrono::Utc::now().timestamp_micros();
         Self {
             table: model.table.to_string(),
@@ -116,6 +127,8 @@ impl Step {
             seconds: elapsed.as_secs_f64(),
             started: finished - i64::try_from(elapsed.as_micros()).unwrap_or(0),
             finished,
+            version,
+            partitions: part.num_partitions(),
             landed: None,
             quarantined: None,
             late: None,
@@ -132,6 +145,8 @@ impl Step {
         self.rows += later.rows;
         self.seconds += later.seconds;
         self.finished = later.finished;
+        self.version = later.version.or(self.version);
+        self.partitions = later.partitions;
         self.files += later.files;
         self.withheld = later.withheld;
         self.scope = match self.landed {
@@ -296,6 +311,11 @@ impl Report {
         let mut balances = ledger::prepare(&run.ledger.balances, &balances).await?;
         // one balance for one state of the zones: a run that was killed just after this does not store it again
         let state: i64 = run.zone_tables().map(|table| table.version() + 1).sum();
+        // where tables were restored to less, it is another state all the same
+        let state = match run.ledger.balances.position(ZONES) {
+            Some(there) if state < there => there + 1,
+            _ => state,
+        };
         balances.once = Some((ZONES.to_owned(), state));
         let mut runs = ledger::prepare(&run.ledger.runs, &runs).await?;
         runs.positions = positions(run);
@@ -305,6 +325,9 @@ impl Report {
         runs.positions.insert(UNSETTLED.to_owned(), i64::from(must_return));
         runs.positions.insert(CHECKS.to_owned(), form_of_checks(run));
         run.ledger.balances.commit(&balances).await?;
+        // so that a table of the ledger that has lost commits is known
+        let ledger = run.ledger.tables().into_iter().filter(|table| table.name() != run.ledger.runs.name());
+        runs.positions.extend(ledger.map(|table| (table.name().to_owned(), table.version())));
         run.ledger.runs.commit(&runs).await?;
         run.num_commits += 2;
         Ok(())
@@ -351,6 +374,12 @@ pub(super) async fn books(run: &Run) -> Result<Books> {
         return Ok(Books::Closed);
     }
     if runs.position(CHECKS) != Some(form_of_checks(run)) {
+        return Ok(Books::Open);
+    }
+    // what the last run found was lost since
+    let found = [&run.ledger.balances, &run.ledger.checks];
+    if found.into_iter().any(|table| runs.position(table.name()).is_some_and(|known| table.version() < known))
+    {
         return Ok(Books::Open);
     }
     for table in run.zone_tables().filter(|table| table.version() >= 0) {

@@ -1,11 +1,18 @@
 //! What runs did, as `ledger.runs` keeps it.
 
-use arrow::array::{AsArray, RecordBatch};
+use std::sync::Arc;
+
+use arrow::array::{
+    ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch, StringViewArray, TimestampMicrosecondArray,
+};
 use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use serde::Serialize;
+use serde_json::Value;
 
-use super::Run;
+use super::landing::{self, POSITION};
+use super::{Run, lock};
 use crate::error::{Error, Result};
+use crate::lake::table::Table;
 use crate::ledger::{self, Ledger};
 
 /// One run that changed something, or failed.
@@ -20,7 +27,7 @@ pub struct RunRecord {
     pub status: String,
     pub commits: i64,
     /// Its whole report.
-    pub report: serde_json::Value,
+    pub report: Value,
 }
 
 /// The last run.
@@ -66,6 +73,104 @@ pub async fn record_error(run: &mut Run, error: &Error) -> Result<()> {
     let rows = row(run, "error", run.num_commits, &report.to_string())?;
     ledger::append(&mut run.ledger.runs, &rows, None).await?;
     run.lake.sync().await
+}
+
+/// On an object store, which has no locks, a run that has committed nothing for so long has ended. Milliseconds.
+const SILENCE: i64 = 60 * 60 * 1000;
+
+/// What a run has done that has not reported and is not going to, in a sentence: it was killed. Read off the logs.
+///
+/// # Errors
+/// The store's.
+pub async fn unreported(run: &Run) -> Result<Option<String>> {
+    let Some(newest) = newest_unreported(run, &run.ledger).await? else {
+        return Ok(None);
+    };
+    let is_at_work = lock::is_written(&run.lake)
+        .unwrap_or_else(|| chrono::Utc::now().timestamp_millis() - newest < SILENCE);
+    if is_at_work {
+        return Ok(None);
+    }
+    // one that has ended just now has reported
+    let ledger = Ledger::open(&run.lake).await?;
+    Ok(newest_unreported(run, &ledger).await?.map(|_| {
+        "a run has ended without a report, it was killed; `medallion run` goes on where it stopped".to_owned()
+    }))
+}
+
+/// When something was committed last that no run has reported, milliseconds since the epoch.
+async fn newest_unreported(run: &Run, ledger: &Ledger) -> Result<Option<i64>> {
+    let (runs, files) = (&ledger.runs, &ledger.files);
+    let reported = match runs.version() {
+        ..0 => -1,
+        version => runs.committed_at(version).await?,
+    };
+    let mut newest = None;
+    if files.position(POSITION).unwrap_or(0) > landing::newest_taken(run) {
+        newest = Some(files.committed_at(files.version()).await?).filter(|time| *time > reported);
+    }
+    for table in run.zone_tables().filter(|table| table.version() >= 0) {
+        let time = table.committed_at(table.version()).await?;
+        if time <= reported {
+            continue;
+        }
+        let known = runs.position(table.name()).unwrap_or(-1);
+        // a compaction changes nothing, and what a restore leaves to the next run was asked for
+        let is_changed = table.changed_since(known, 1).await?.is_none_or(|changed| !changed.is_empty());
+        if is_changed && table.info_at(table.version()).await?["restored"].is_null() {
+            newest = newest.max(Some(time));
+        }
+    }
+    Ok(newest)
+}
+
+/// The rows of `ledger.steps`, of the runs that the table holds.
+///
+/// # Errors
+/// The store's.
+pub async fn steps(runs: &Table) -> Result<RecordBatch> {
+    let runs = parse(&ledger::read(runs).await?)?;
+    let steps: Vec<(&RunRecord, usize, &Value)> = runs
+        .iter()
+        .flat_map(|run| {
+            let steps = run.report["steps"].as_array().into_iter().flatten().enumerate();
+            steps.map(move |(at, step)| (run, at, step))
+        })
+        .collect();
+    let integers = |name: &str| -> ArrayRef {
+        Arc::new(steps.iter().map(|(.., step)| step[name].as_i64()).collect::<Int64Array>())
+    };
+    let texts = |name: &str| -> ArrayRef {
+        Arc::new(steps.iter().map(|(.., step)| step[name].as_str()).collect::<StringViewArray>())
+    };
+    let times = |name: &str| -> ArrayRef {
+        let times = steps.iter().map(|(.., step)| step[name].as_i64());
+        Arc::new(times.collect::<TimestampMicrosecondArray>().with_timezone("UTC"))
+    };
+    let seconds =
+        steps.iter().map(|(.., step)| match (step["started"].as_i64(), step["finished"].as_i64()) {
+            (Some(started), Some(finished)) => Some((finished - started) as f64 / 1e6),
+            _ => step["seconds"].as_f64(),
+        });
+    let columns: Vec<ArrayRef> = vec![
+        ledger::integers(steps.iter().map(|(run, ..)| run.run_id)),
+        ledger::texts(steps.iter().map(|(run, ..)| &run.command)),
+        ledger::integers(steps.iter().map(|(_, at, _)| i64::try_from(at + 1).unwrap_or(i64::MAX))),
+        texts("table"),
+        texts("scope"),
+        integers("partitions"),
+        integers("rows"),
+        integers("unchanged"),
+        integers("withheld"),
+        integers("landed"),
+        integers("quarantined"),
+        integers("late"),
+        integers("version"),
+        times("started"),
+        times("finished"),
+        Arc::new(seconds.collect::<Float64Array>()),
+    ];
+    Ok(RecordBatch::try_new(ledger::steps_schema(), columns)?)
 }
 
 fn parse(batches: &[RecordBatch]) -> Result<Vec<RunRecord>> {

@@ -159,15 +159,9 @@ impl Run {
                 self.quarantine.insert(name.table.clone(), table);
             }
             zone::LEDGER => {
-                let tables = [
-                    &mut self.ledger.files,
-                    &mut self.ledger.landed,
-                    &mut self.ledger.decisions,
-                    &mut self.ledger.balances,
-                    &mut self.ledger.runs,
-                    &mut self.ledger.interventions,
-                ];
-                if let Some(place) = tables.into_iter().find(|there| there.name() == table.name()) {
+                if let Some(place) =
+                    self.ledger.tables_mut().into_iter().find(|there| there.name() == table.name())
+                {
                     *place = table;
                 }
             }
@@ -343,7 +337,7 @@ pub async fn restore(run: &mut Run, name: &TableName, to: AsOf) -> Result<Option
         return Ok(None);
     };
     let Some(then) = snapshot_at(&table, to).await? else {
-        return Err(Error::usage(format!("`{name}` did not exist then")));
+        return Err(Error::usage(format!("there was no `{name}` yet; give a later time")));
     };
     let removed: BTreeSet<String> =
         current.files.keys().filter(|path| !then.files.contains_key(*path)).cloned().collect();

@@ -180,6 +180,11 @@ pub fn entry_path(root: &Path, version: i64) -> Path {
     root.clone().join("_delta_log").join(format!("{version:020}.json"))
 }
 
+/// Where the checkpoint of a version lies.
+pub fn checkpoint_path(root: &Path, version: i64) -> Path {
+    root.clone().join("_delta_log").join(format!("{version:020}.checkpoint.parquet"))
+}
+
 /// Reads one log entry.
 ///
 /// # Errors
@@ -218,18 +223,38 @@ struct LastCheckpoint {
     version: i64,
 }
 
+/// What a log says of its newest checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hint {
+    Nothing,
+    Version(i64),
+    Damaged,
+}
+
+/// What `_last_checkpoint` says: where to begin reading, and no more than that.
+///
+/// # Errors
+/// The store's.
+pub async fn last_checkpoint(store: &dyn ObjectStore, root: &Path) -> Result<Hint> {
+    match store.get(&root.clone().join("_delta_log").join("_last_checkpoint")).await {
+        Ok(found) => Ok(match serde_json::from_slice::<LastCheckpoint>(&found.bytes().await?) {
+            Ok(checkpoint) => Hint::Version(checkpoint.version),
+            Err(_) => Hint::Damaged,
+        }),
+        Err(object_store::Error::NotFound { .. }) => Ok(Hint::Nothing),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// The newest version of the table, or `None` where there is no table.
 ///
 /// # Errors
 /// `Data` where the log has a gap or a damaged entry, or the table needs features that the lake does not speak.
 pub async fn load(store: &dyn ObjectStore, root: &Path) -> Result<Option<Snapshot>> {
     let log = root.clone().join("_delta_log");
-    let hint = match store.get(&log.clone().join("_last_checkpoint")).await {
-        Ok(found) => serde_json::from_slice::<LastCheckpoint>(&found.bytes().await?)
-            .ok()
-            .map(|checkpoint| checkpoint.version),
-        Err(object_store::Error::NotFound { .. }) => None,
-        Err(error) => return Err(error.into()),
+    let hint = match last_checkpoint(store, root).await? {
+        Hint::Version(version) => Some(version),
+        Hint::Nothing | Hint::Damaged => None,
     };
     let mut listed = Listed::from(store, &log, hint).await?;
     if hint.is_some() && listed.checkpoints.is_empty() {
@@ -251,7 +276,8 @@ pub async fn load(store: &dyn ObjectStore, root: &Path) -> Result<Option<Snapsho
     for checkpoint in older.range(..newest).rev().copied().map(Some).chain([None]) {
         if let Ok(snapshot) = load_version(store, root, checkpoint, latest).await {
             tracing::warn!(
-                "{damage}; the log's entries are read in its place: delete `{log}/{newest:020}.checkpoint.parquet`"
+                "{damage}; the log's entries are read in its place: delete `{}`",
+                checkpoint_path(root, newest)
             );
             return Ok(Some(snapshot));
         }
@@ -308,8 +334,7 @@ pub async fn load_version(
     let mut replay = Replay::default();
     let mut next = 0;
     if let Some(from) = checkpoint {
-        let path = root.clone().join("_delta_log").join(format!("{from:020}.checkpoint.parquet"));
-        let bytes = store.get(&path).await?.bytes().await?;
+        let bytes = store.get(&checkpoint_path(root, from)).await?.bytes().await?;
         let actions = read_checkpoint(bytes).during(|| format!("reading checkpoint {from} of `{root}`"))?;
         replay.apply(actions, root)?;
         next = from + 1;
@@ -317,7 +342,21 @@ pub async fn load_version(
     for entry in next..=version {
         replay.apply(read_entry(store, root, entry).await?, root)?;
     }
+    if next > version
+        && let Ok(actions) = read_entry(store, root, version).await
+    {
+        // a checkpoint does not say when its version was committed
+        replay.timestamp = commit_time(&actions);
+    }
     replay.finish(root, version)
+}
+
+fn commit_time(actions: &[Action]) -> i64 {
+    let mut infos = actions.iter().filter_map(|action| match action {
+        Action::CommitInfo(info) => info["timestamp"].as_i64(),
+        _ => None,
+    });
+    infos.next_back().unwrap_or(0)
 }
 
 /// A checkpoint row is an action as a struct; written as JSON it reads like a log line.

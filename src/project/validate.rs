@@ -157,7 +157,8 @@ impl Planner {
         for reference in references {
             planner.add(zone::REFERENCE, &reference.name, reference.rows.schema());
         }
-        for (name, schema) in crate::ledger::schemas() {
+        let views = [(crate::ledger::STEPS, crate::ledger::steps_schema())];
+        for (name, schema) in crate::ledger::schemas().into_iter().chain(views) {
             planner.add(zone::LEDGER, name, schema);
         }
         planner

@@ -281,7 +281,7 @@ impl<'a> Stream<'a> {
     /// Follows landing to the end; `None` where it was another's meanwhile and is to be followed anew.
     async fn follow(&mut self, tries: &mut Tries) -> Result<Option<Report>> {
         flow::interventions::resume(self.run).await?;
-        let known = ledger::files(&self.run.ledger.files).await?;
+        let known = landing::known_files(self.run).await?;
         self.report.left_in_landing(landing::left(self.run, &known).await?);
         for problem in &self.report.problems {
             tracing::error!("{problem}");

@@ -227,6 +227,11 @@ fn exports_keep_the_bytes_and_run_nothing_in_a_spreadsheet() {
     assert_eq!(bad["raw_hex"], hex.as_str());
     let out = place.folder().join("refused.csv");
     place.medallion(&["quarantine", "export", "--as", "csv", "--out", out.to_str().unwrap()]).ok();
+    let nowhere = place.folder().join("nowhere/export.csv");
+    place
+        .medallion(&["quarantine", "export", "--out", nowhere.to_str().unwrap()])
+        .expect(2)
+        .tells(&["can't write", "nowhere/export.csv"]);
     let text = std::fs::read_to_string(out).unwrap();
     assert!(text.contains("\"'=cmd|' /C calc'!A0\""), "{text}");
     for line in text.split("\r\n") {

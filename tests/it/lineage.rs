@@ -178,6 +178,33 @@ fn an_anomaly_is_explained_by_its_anomalous_events_only() {
     }
 }
 
+/// As `--format json` has values everywhere: a decimal is a text, since readers make doubles of numbers.
+#[test]
+fn an_explained_row_has_the_types_of_its_columns() {
+    let place = mini::place();
+    std::fs::write(
+        place.project.join("sql/gold/total.sql"),
+        "select site, cast(sum(amount) as decimal(38, 6)) as amount, count(*) as days, \
+         cast(count(*) as double) / 2 as half, count(*) > 1 as is_many, cast(null as text) as nothing, \
+         max(day) as newest from gold.daily group by site\n",
+    )
+    .unwrap();
+    place.land(&mini::batches().concat());
+    place.run();
+    let told = place.medallion(&["--format", "json", "explain-row", "gold.total", "site=north"]).json();
+    let expected = place.sql("select * from gold.total where site = 'north'").remove(0);
+    assert_eq!(told["row"], expected);
+    assert_eq!(
+        told["row"],
+        serde_json::json!({
+            "site": "north", "amount": "7.500000", "days": 2, "half": 1.0, "is_many": true, "nothing": null,
+            "newest": "2025-08-02"
+        })
+    );
+    let text = place.medallion(&["explain-row", "gold.total", "site=north"]).ok();
+    assert!(text.contains("  days = 2\n") && text.contains("  amount = 7.500000\n"), "{text}");
+}
+
 #[test]
 fn rows_that_are_not_there_or_not_one_are_told() {
     let (place, _) = reference_lake();

@@ -21,6 +21,7 @@ mod checks;
 mod cli;
 mod conformance;
 mod crash;
+mod doctor;
 mod durability;
 mod gate;
 mod idempotence;

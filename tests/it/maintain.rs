@@ -115,7 +115,11 @@ fn a_restored_table_stays_and_what_depends_on_it_follows() {
     place.medallion(&["restore", "gold.daily", "--to", "1"]).ok();
     Contents::of(&place).assert_equals(&now, "there and back");
     // a zone by time, and the balance says what silver has lost by it
-    place.medallion(&["restore", "silver", "--to", "2000-01-01"]).ok();
+    for zone in ["silver", "gold"] {
+        let done = place.medallion(&["restore", zone, "--to", "2000-01-01"]).expect(2);
+        done.tells(&[&format!("there was no table of `{zone}` yet; give a later time")]);
+    }
+    place.medallion(&["restore", "gold.daily", "--to", "2000-01-01"]).expect(2).tells(&["give a later time"]);
     Contents::of(&place).assert_equals(&now, "nothing was there then");
     place.medallion(&["restore", "silver.readings", "--to", "0"]).expect(4).tells(&["balance"]);
     place.medallion(&["run", "--full-refresh"]).ok();
@@ -251,6 +255,54 @@ fn old_runs_are_forgotten_and_the_newest_stay() {
 }
 
 #[test]
+fn the_steps_of_runs_are_a_table_and_every_table_names_its_run() {
+    let place = filled();
+    let steps = place.sql(
+        "select step, table_name, scope, partitions, rows_written, landed, quarantined, version, seconds \
+         from ledger.steps where run_id = 2 order by step",
+    );
+    let reported = place.medallion(&["--format", "json", "runs", "show", "2"]).json();
+    let reported = reported["report"]["steps"].as_array().unwrap();
+    assert_eq!(steps.len(), reported.len());
+    for (at, (step, said)) in steps.iter().zip(reported).enumerate() {
+        assert_eq!(step["step"], at + 1);
+        for (column, key) in [("table_name", "table"), ("rows_written", "rows"), ("scope", "scope")] {
+            assert_eq!(step[column], said[key], "{step}");
+        }
+        assert_eq!(step["version"], 1, "the second commit of each: {step}");
+        assert!(step["seconds"].as_f64().unwrap() > 0.0, "{step}");
+    }
+    let of = |table: &str| steps.iter().find(|step| step["table_name"] == table).unwrap();
+    assert_eq!(
+        (&of("bronze.readings")["landed"], &of("bronze.readings")["partitions"]),
+        (&5.into(), &3.into())
+    );
+    assert_eq!((&of("gold.total")["partitions"], &of("gold.total")["landed"]), (&1.into(), &Value::Null));
+    assert_eq!(
+        place.value("select count(*) from ledger.steps where started > finished or started is null"),
+        "0"
+    );
+    let before = place.value("select count(*) from ledger.steps where run_id = 1");
+    let then = place.medallion(&[
+        "--format",
+        "csv",
+        "sql",
+        "--as-of",
+        "0",
+        "select count(*) as n from ledger.steps",
+    ]);
+    assert_eq!(then.ok(), format!("n\n{before}\n"));
+    place.medallion(&["sql", "select * from ledger.nothing"]).expect(2).tells(&["runs", "steps"]);
+    // every table says which run has changed it last, also after a compaction
+    place.medallion(&["optimize"]).ok();
+    let status = place.medallion(&["--format", "json", "status"]).json();
+    for table in status.as_array().unwrap() {
+        let expected = if table["table"] == "quarantine.sites" { 1 } else { 2 };
+        assert_eq!(table["run"], expected, "{table}");
+    }
+}
+
+#[test]
 fn a_monitor_is_told_what_a_person_must_look_at() {
     let place = filled();
     place.medallion(&["status", "--monitor"]).ok();
@@ -314,7 +366,11 @@ fn the_doctor_finds_what_is_wrong_and_says_what_to_do() {
     bytes[4..middle].fill(0xff);
     std::fs::write(&file, bytes).unwrap();
     place.medallion(&["doctor"]).ok();
-    find(&place, true, &["silver.readings", "can't be read", "medallion rerun --from"]);
+    find(
+        &place,
+        true,
+        &["silver.readings", "can't be read", "medallion rerun --select silver.readings --from 2025-08-"],
+    );
     place
         .medallion(&["rerun", "--from", "2025-08-01", "--to", "2025-08-31", "--select", "silver.readings"])
         .ok();

@@ -254,6 +254,60 @@ fn partitions_whose_files_are_gone_come_back() {
     assert_nothing_is_left(&place);
 }
 
+/// A date of which nothing is left after its records were refused is not missing, and is not computed again and again.
+#[test]
+fn what_came_out_empty_is_not_missing() {
+    let place = filled();
+    // of the 3rd only a refused record has landed
+    assert_eq!(place.value("select count(*) from bronze.readings where date = '2025-08-03'"), "1");
+    assert_eq!(place.value("select count(*) from gold.daily where day = '2025-08-03'"), "0");
+    let plan = place.medallion(&["--format", "json", "rerun", "--missing", "--dry-run"]).json();
+    assert_eq!(plan["steps"], serde_json::json!([]), "{plan}");
+    // what was never computed is
+    place.land([&mini::readings("late.jsonl", &[mini::reading("late", 5, "1")])]);
+    assert!(is_killed(&place, "commit silver.readings", &["run"]));
+    let plan = place.medallion(&["--format", "json", "rerun", "--missing", "--dry-run"]).json();
+    let asked: Vec<_> =
+        plan["steps"].as_array().unwrap().iter().filter(|step| step["why"] == "asked for").collect();
+    assert_eq!(
+        (asked.len(), &asked[0]["table"], &asked[0]["partitions"]),
+        (1, &"silver.readings".into(), &1.into())
+    );
+    place.medallion(&["rerun", "--missing"]).ok();
+    Contents::of(&place).assert_equals(&fresh(&place), "rerun --missing after a kill");
+    // and what a restore has taken away
+    place.medallion(&["restore", "gold.daily", "--to", "0"]).ok();
+    assert_eq!(place.value("select count(*) from gold.daily where day = '2025-08-05'"), "0");
+    place.medallion(&["rerun", "--missing"]).ok();
+    assert_eq!(place.value("select count(*) from gold.daily where day = '2025-08-05'"), "1");
+}
+
+/// What is asked for is computed; what reads it only where that comes out otherwise. A plan says both.
+#[test]
+fn a_plan_says_what_is_computed_at_least_and_at_most() {
+    let place = filled();
+    let day = ["--from", "2025-08-01", "--to", "2025-08-01"];
+    let plan =
+        |more: &[&str]| place.medallion(&[&["--format", "json", "rerun", "--dry-run"], more].concat()).json();
+    let of_day = plan(&[&["--select", "silver.readings"][..], &day].concat());
+    assert_eq!(of_day["at_least"]["partitions"], 1, "{of_day}");
+    assert_eq!((&of_day["at_least"]["rows"], &of_day["partitions"]), (&2.into(), &3.into()), "{of_day}");
+    for what in ["rows", "bytes"] {
+        assert!(of_day["at_least"][what].as_i64() < of_day[what].as_i64(), "{of_day}");
+    }
+    assert!(of_day["at_least_seconds"].as_f64() < of_day["estimated_seconds"].as_f64(), "{of_day}");
+    let forced = plan(&[&["--select", "silver.readings", "--force"][..], &day].concat());
+    assert_eq!(forced["at_least"]["partitions"], forced["partitions"], "{forced}");
+    let told =
+        place.medallion(&[&["rerun", "--dry-run", "--select", "silver.readings"][..], &day].concat()).ok();
+    assert!(told.contains("\n1 partitions, 2 rows, ") && told.contains("\nat most, if everything"), "{told}");
+    // several tables are computed at the same time: past seconds are not added up as if they were not
+    let last = place.medallion(&["--format", "json", "runs", "show"]).json();
+    let all = plan(&["--from", "2025-08-01", "--to", "2025-08-31", "--force"]);
+    let took = (last["finished"].as_i64().unwrap() - last["started"].as_i64().unwrap()) as f64 / 1e6;
+    assert!(all["estimated_seconds"].as_f64().unwrap() < took * 3.0, "{all} against {took} s");
+}
+
 #[test]
 fn a_date_that_was_spoiled_is_repaired_with_what_depends_on_it() {
     let place = filled();
@@ -362,6 +416,7 @@ fn the_reference_project_with_another_rule_and_another_taxonomy_is_mended() {
 fn what_makes_no_sense_is_told() {
     let place = filled();
     place.medallion(&["rerun"]).expect(2).tells(&["--stale"]);
+    place.medallion(&["rerun", "--stale", "--max-partitions", "0"]).expect(2).tells(&["--max-partitions"]);
     place.medallion(&["rerun", "--from", "2025-08-02", "--to", "2025-08-01"]).expect(2).tells(&["is after"]);
     place
         .medallion(&["rerun", "--select", "gold.nothing"])

@@ -1,0 +1,267 @@
+//! Whatever is lost of a lake is found, and what the doctor says to do about it does mend it.
+
+use std::path::{Path, PathBuf};
+
+use crate::mini;
+use crate::support::{Contents, Done, Place, active_files, copy_folder};
+
+/// A lake of three runs: silver and gold are at version 2, bronze has taken in three batches.
+fn filled() -> Place {
+    let place = mini::place();
+    for batch in mini::batches() {
+        place.land(&batch);
+        place.run();
+    }
+    place.land([&mini::readings("c.jsonl", &[mini::reading("6", 3, "2"), mini::reading("7", 4, "3")])]);
+    place.run();
+    place
+}
+
+fn copy_of(sound: &Place) -> Place {
+    let mut place = Place::of(&sound.project);
+    copy_folder(&sound.lake, &place.lake);
+    place.landing.clone_from(&sound.landing);
+    place
+}
+
+fn remove_table(place: &Place, table: &str) {
+    std::fs::remove_dir_all(place.lake.join(table)).unwrap();
+}
+
+fn newest_entry(place: &Place, table: &str) -> PathBuf {
+    let entries = std::fs::read_dir(place.lake.join(table).join("_delta_log")).unwrap();
+    let json = entries.map(|entry| entry.unwrap().path()).filter(|path| path.extension().unwrap() == "json");
+    json.max().unwrap()
+}
+
+fn remove_newest(place: &Place, table: &str) {
+    std::fs::remove_file(newest_entry(place, table)).unwrap();
+}
+
+/// Any data file of the newest version, and the date of its partition.
+fn a_file(place: &Place, table: &str) -> (PathBuf, Option<String>) {
+    let folder = place.lake.join(table);
+    let (path, partition) = active_files(&folder).into_iter().next().unwrap();
+    let date = partition.as_object().and_then(|values| values.values().next()?.as_str().map(str::to_owned));
+    (folder.join(path), date)
+}
+
+/// The size stays, the content does not.
+fn flip(path: &Path) {
+    let mut bytes = std::fs::read(path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[4..middle].fill(0xff);
+    std::fs::write(path, bytes).unwrap();
+}
+
+/// What the doctor says to do about the problems of a table.
+#[track_caller]
+fn remedies(place: &Place, table: &str) -> Vec<String> {
+    let done = place.medallion(&["--format", "json", "doctor", "--deep"]).expect(4);
+    let found: serde_json::Value = serde_json::from_str(&done.stdout).unwrap();
+    let of_table =
+        found.as_array().unwrap().iter().filter(|one| one["kind"] == "problem" && one["table"] == table);
+    let remedies: Vec<String> = of_table.map(|one| one["remedy"].as_str().unwrap().to_owned()).collect();
+    assert!(!remedies.is_empty(), "nothing about {table} in {found}");
+    remedies
+}
+
+/// Does what a remedy says: deletes the files and folders that it names to delete, runs the commands that it names.
+#[track_caller]
+fn follow(place: &Place, remedy: &str) {
+    let named: Vec<&str> = remedy.split('`').skip(1).step_by(2).collect();
+    if remedy.contains("delete") {
+        for path in named.iter().filter(|name| name.contains('/')).map(|name| place.lake.join(name)) {
+            match path.is_dir() {
+                true => std::fs::remove_dir_all(path).unwrap(),
+                false => std::fs::remove_file(path).unwrap(),
+            }
+        }
+    }
+    for command in named.iter().filter_map(|name| name.strip_prefix("medallion ")) {
+        place.medallion(&command.split(' ').collect::<Vec<_>>()).ok();
+    }
+}
+
+#[track_caller]
+fn assert_sound(place: &Place, expected: &Contents, what: &str) {
+    let told = place.medallion(&["doctor", "--deep"]).ok();
+    assert!(told.contains("the lake is sound"), "{what}: {told}");
+    Contents::of(place).assert_equals(expected, what);
+    place.run_idle();
+}
+
+#[test]
+fn what_was_removed_is_found_and_what_is_said_mends_it() {
+    let sound = filled();
+    let expected = Contents::of(&sound);
+    let tables = [
+        "ledger/files",
+        "ledger/landed",
+        "ledger/decisions",
+        "ledger/balances",
+        "gold/daily",
+        "gold/total",
+        "silver/readings",
+        "bronze/readings",
+    ];
+    for table in tables {
+        for (how, remove) in [("gone", remove_table as fn(&Place, &str)), ("shorter", remove_newest)] {
+            let place = copy_of(&sound);
+            remove(&place, table);
+            let remedies = remedies(&place, &table.replace('/', "."));
+            follow(&place, &remedies[0]);
+            assert_sound(&place, &expected, &format!("{table} was {how}: {}", remedies[0]));
+        }
+    }
+    // what is refused by bronze is nowhere else; what is decided is decided again
+    let place = copy_of(&sound);
+    remove_newest(&place, "quarantine/readings");
+    let remedy = remedies(&place, "quarantine.readings").remove(0);
+    assert_eq!(remedy, "`medallion run --full-refresh`");
+    follow(&place, &remedy);
+    assert_sound(&place, &expected, "decisions over readings");
+    let place = copy_of(&sound);
+    remove_table(&place, "quarantine/readings");
+    assert!(remedies(&place, "quarantine.readings")[0].contains("begin a new lake"));
+    assert!(remedies(&place, "silver.readings")[0].contains("begin a new lake"));
+}
+
+/// Files of a batch that the ledger has lost would share its number with what lands next, which would then never come.
+#[test]
+fn a_lost_batch_does_not_hide_what_lands_next() {
+    let place = filled();
+    remove_newest(&place, "ledger/files");
+    place.land([&mini::readings("d.jsonl", &[mini::reading("8", 4, "1")])]);
+    place.run();
+    Contents::of(&place).assert_equals(&crate::rerun::fresh(&place), "a lost batch and a new file");
+    assert_eq!(place.value("select max(batch_id) from ledger.files"), "4");
+    place.run_idle();
+    // a stream knows it, too
+    remove_table(&place, "ledger/files");
+    place.land([&mini::readings("e.jsonl", &[mini::reading("9", 4, "1")])]);
+    place.medallion(&["stream", "--until-idle"]).ok();
+    Contents::of(&place).assert_equals(&crate::rerun::fresh(&place), "a lost table and a new file");
+    // which files these were is told by landing only
+    remove_newest(&place, "ledger/files");
+    std::fs::remove_file(place.landing.join("readings/e.jsonl")).unwrap();
+    let done = place.medallion(&["run"]).expect(4);
+    done.tells(&["`ledger.files` has lost `readings/e.jsonl`", "is gone from landing", "from a backup"]);
+}
+
+#[test]
+fn each_kind_of_unreadable_file_has_its_own_remedy() {
+    let sound = filled();
+    let expected = Contents::of(&sound);
+    for (table, name) in [("gold/daily", "gold.daily"), ("silver/sites", "silver.sites")] {
+        let place = copy_of(&sound);
+        std::fs::remove_file(a_file(&place, table).0).unwrap();
+        assert_eq!(remedies(&place, name), ["`medallion rerun --missing`"]);
+        follow(&place, "`medallion rerun --missing`");
+        assert_sound(&place, &expected, &format!("a file of {name} was gone"));
+
+        let place = copy_of(&sound);
+        let (file, date) = a_file(&place, table);
+        flip(&file);
+        let command = match date {
+            Some(date) => format!("`medallion rerun --select {name} --from {date} --to {date}`"),
+            None => format!("`medallion rerun --select {name}`"),
+        };
+        assert_eq!(remedies(&place, name), [command.as_str()]);
+        follow(&place, &command);
+        assert_sound(&place, &expected, &format!("a file of {name} was damaged"));
+    }
+    for table in ["files", "landed", "decisions", "balances", "runs"] {
+        for harm in [|path: &Path| std::fs::remove_file(path).unwrap(), flip] {
+            let place = copy_of(&sound);
+            harm(&a_file(&place, &format!("ledger/{table}")).0);
+            let remedies = remedies(&place, &format!("ledger.{table}"));
+            // there is no table of checks in a project without checks
+            let remedy = remedies[0].replace("`ledger/checks`", "ledger/checks");
+            follow(&place, &remedy);
+            assert_sound(&place, &expected, &format!("ledger.{table}: {remedy}"));
+        }
+    }
+    let place = copy_of(&sound);
+    flip(&a_file(&place, "bronze/readings").0);
+    assert!(remedies(&place, "bronze.readings")[0].contains("begin a new lake"));
+}
+
+/// What happens to a table's log.
+type Harm = fn(&Path);
+
+#[test]
+fn checkpoints_are_looked_at() {
+    let place = mini::place();
+    for number in 0..20 {
+        place.land([&mini::readings(
+            &format!("{number}.jsonl"),
+            &[mini::reading(&number.to_string(), 1, "1")],
+        )]);
+        place.run();
+    }
+    let sound = place;
+    let expected = Contents::of(&sound);
+    let log = |place: &Place| place.lake.join("gold/daily/_delta_log");
+    let checkpoint = "00000000000000000019.checkpoint.parquet";
+    assert!(log(&sound).join(checkpoint).try_exists().unwrap());
+    // the time of a version that is a checkpoint stands in its entry
+    let status = sound.medallion(&["--format", "json", "status"]).json();
+    for table in status.as_array().unwrap() {
+        assert!(!table["committed"].as_str().unwrap_or_default().starts_with("1970"), "{table}");
+    }
+    let harms: [(&str, Harm); 4] = [
+        ("checkpoint 19 can't be read", |log| flip(&log.join("00000000000000000019.checkpoint.parquet"))),
+        ("names checkpoint 19, which is not there", |log| {
+            std::fs::remove_file(log.join("00000000000000000019.checkpoint.parquet")).unwrap();
+        }),
+        ("names version 39, the log ends at 19", |log| {
+            std::fs::write(log.join("_last_checkpoint"), r#"{"version":39,"size":3}"#).unwrap();
+        }),
+        ("`_last_checkpoint` can't be read", |log| {
+            std::fs::write(log.join("_last_checkpoint"), "{\"vers").unwrap();
+        }),
+    ];
+    for (what, harm) in harms {
+        let place = copy_of(&sound);
+        harm(&log(&place));
+        let told: Done = place.medallion(&["doctor"]).expect(4);
+        assert!(told.stdout.contains(what), "`{what}` is missing in {}", told.stdout);
+        // a deleted checkpoint leaves the word about it
+        for _ in 0..2 {
+            if place.medallion(&["doctor"]).code == Some(0) {
+                break;
+            }
+            for remedy in remedies(&place, "gold.daily") {
+                follow(&place, &remedy);
+            }
+        }
+        assert_sound(&place, &expected, what);
+    }
+}
+
+#[test]
+fn a_killed_run_is_told_to_a_monitor() {
+    // before bronze, in the middle, and before the report
+    for point in ["commit bronze.readings", "commit gold.total", "commit ledger.runs"] {
+        let place = mini::place();
+        place.land(&mini::batches()[0]);
+        assert!(crate::crash::is_killed(&place, point, &["run"]));
+        place.medallion(&["status", "--monitor"]).expect(4).tells(&["a run has ended without a report"]);
+        // somebody is at work: it may be that run
+        let lock = std::fs::File::options().write(true).open(place.lake.join("_medallion.lock")).unwrap();
+        lock.lock().unwrap();
+        place.medallion(&["status", "--monitor"]).ok();
+        lock.unlock().unwrap();
+        place.run();
+        place.medallion(&["status", "--monitor"]).ok();
+    }
+    // what needs no report is no killed run
+    let place = filled();
+    for arguments in [&["optimize"][..], &["restore", "gold.total", "--to", "0", "--only"]] {
+        place.medallion(arguments).ok();
+        place.medallion(&["status", "--monitor"]).ok();
+    }
+    std::fs::remove_file(a_file(&place, "gold/total").0).unwrap();
+    place.medallion(&["status", "--monitor"]).expect(4).tells(&["files of `gold.total` are gone"]);
+}
