@@ -118,7 +118,9 @@ pub async fn export(places: &Places, args: &ExportArgs) -> Result<u8> {
                 if let Some(whole) = quarantine::raw_bytes(&run, &source.name, file, line).await? {
                     record.raw = whole;
                 } else {
-                    tracing::warn!("{file}:{line}: {}", quarantine::PART);
+                    let why =
+                        if line == quarantine::NO_LINE { quarantine::IN_FILE } else { quarantine::PART };
+                    tracing::warn!("{file}:{line}: {why}");
                 }
             }
             let line = match args.form {

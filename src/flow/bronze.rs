@@ -44,6 +44,9 @@ const BYTES_PER_BATCH: usize = 32 * 1024 * 1024;
 /// Rows that may stay in memory for silver when bronze was empty before.
 const CACHED_ROWS: usize = 256 * 1024;
 
+/// Of so many refused records of one file the log tells, where they are most of what the file holds.
+const MANY_REFUSED: u64 = 1000;
+
 /// What one file was found to hold.
 #[derive(Debug, Clone)]
 pub struct FileReport {
@@ -161,6 +164,13 @@ pub async fn ingest(run: &Run, source: &Source, batch_id: i64, batch: &[FileReco
         }
     }
     reports.sort_by(|a, b| a.path.cmp(&b.path));
+    for FileReport { path, landed, quarantined, .. } in &reports {
+        if *quarantined >= MANY_REFUSED && *quarantined > landed / 2 {
+            tracing::warn!(
+                "of {landed} records in `{path}` {quarantined} are refused: is it what its name says?"
+            );
+        }
+    }
     refused.sort_by(|a, b| (&a.source_file, a.source_line).cmp(&(&b.source_file, b.source_line)));
     let (adds, kept) = writer.close_with_rows().await?;
     let fresh = kept.clone().filter(|_| is_recent);
@@ -351,7 +361,7 @@ impl Worker {
             raw: Vec::new(),
             raw_bytes: file.bytes,
             source_file: file.path.clone(),
-            source_line: 0,
+            source_line: quarantine::NO_LINE,
             date: date_of(file.file_time),
             money: vec![None; self.arrival.source.layout.money.len()],
             batch_id: self.arrival.batch_id,

@@ -184,13 +184,8 @@ async fn changed_files(run: &Run, touched: &[LandedFile]) -> Result<Vec<NotTaken
             // written ahead but not taken in yet: what is there now is what will be read
             continue;
         };
-        let (landing, limits) = (run.landing.clone(), run.project.limits.clone());
-        let (path, runtime) = (file.path.clone(), Handle::current());
-        // only the hash of the landed bytes is wanted, so nothing is unpacked
-        let hash = tokio::task::spawn_blocking(move || {
-            files::read(&landing, &path, &limits, &runtime, |_| Ok(false)).map(|(_, hash)| hash)
-        })
-        .await??;
+        let (landing, path, runtime) = (run.landing.clone(), file.path.clone(), Handle::current());
+        let hash = tokio::task::spawn_blocking(move || files::hash(&landing, &path, &runtime)).await??;
         if hash.to_hex().as_str() != known {
             changed.push(NotTaken {
                 path: file.path.clone(),
