@@ -45,7 +45,7 @@ fn problems_of_several_files_are_told_at_once() {
         ("cql/questions/lonely.toml", "title = \"x\"\n"),
     ]);
     refused(&place).tells(&[
-        "sql/bronze/readings.toml: a source needs a `key`",
+        "sql/bronze/readings.toml:6: a source needs a `key`",
         "sql/bronze/readings.toml:15: ",
         "varchar(3)",
         "sql/bronze/sites.toml:5: unknown field `modus`",
@@ -73,13 +73,17 @@ fn an_unknown_column_is_told_with_its_line() {
 fn cyclic_models_are_told_with_the_cycle_and_hide_no_other_problem() {
     let toml = "description = \"x\"\nkey = [\"site\"]\n";
     let place = project(&[
-        ("sql/gold/a.sql", "select site from gold.b\n"),
+        ("sql/gold/a.sql", "select site\nfrom gold.b\n"),
         ("sql/gold/a.toml", toml),
         ("sql/gold/b.sql", "select site from gold.a\n"),
         ("sql/gold/b.toml", toml),
         ("sql/silver/sites.sql", &text("sql/silver/sites.sql").replace("name, opened", "nmae, opened")),
     ]);
-    refused(&place).tells(&["cycle", "gold.a → gold.b", "sql/silver/sites.sql:1: ", "nmae"]);
+    refused(&place).tells(&[
+        "sql/gold/a.sql:2: the models read each other in a cycle: gold.a → gold.b",
+        "sql/silver/sites.sql:1: ",
+        "nmae",
+    ]);
 }
 
 #[test]
@@ -368,4 +372,50 @@ fn messages_name_no_inner_things() {
     for inner in ["medallion.gold", "Error during planning", "$partitions", "Schema error"] {
         assert!(!told.stderr.contains(inner), "{}", told.stderr);
     }
+}
+
+#[test]
+fn a_problem_is_told_with_its_line_or_with_null() {
+    let alerts = "[[alerts]]\nkind = \"slack\"\nurl_env = \"A\"\n".repeat(2);
+    let serving = "[serving]\nkeyspace = \"k\"\nhosts = [\"a:b\"]\nmax_requests = 0\n";
+    let table = "-- what is served\ncreate table daily (\n  site text,\n  amount int,\n  day date,\n  primary key (site, day)\n);\n";
+    let publish =
+        "-- how\ninsert into daily (site, day)\nvalues (:site, :day)\nusing timestamp :committed_at\n";
+    let place = project(&[
+        ("medallion.toml", &format!("{}{serving}{alerts}", text("medallion.toml"))),
+        ("cql/tables/daily.cql", table),
+        ("cql/tables/nobody.cql", &table.replace("daily", "nobody")),
+        ("cql/publish/daily.cql", publish),
+        ("cql/publish/other.cql", &publish.replace("daily", "other")),
+        ("sql/gold/keyless.sql", "select site from gold.daily\n"),
+        ("sql/gold/keyless.toml", "description = \"x\"\nkey = []\n"),
+        ("sql/gold/lonely.sql", "select 1 as one\n"),
+        ("sql/reference/empty.csv", ""),
+    ]);
+    let told = place.medallion(&["--format", "json", "check"]).expect(3);
+    let told: serde_json::Value = serde_json::from_str(&told.stdout).unwrap();
+    let problems = told["problems"].as_array().unwrap();
+    let line_of = |file: &str, message: &str| {
+        let found = problems.iter().find(|problem| {
+            problem["file"] == file && problem["message"].as_str().unwrap().contains(message)
+        });
+        found.unwrap_or_else(|| panic!("{file}: {message} is missing in {told:#}"))["line"].clone()
+    };
+    for (file, message, line) in [
+        ("medallion.toml", "`serving.hosts`", Some(7)),
+        ("medallion.toml", "`serving.max_requests`", Some(8)),
+        ("medallion.toml", "`[[alerts]]` 2: there are two", Some(13)),
+        ("cql/tables/daily.cql", "`amount` is `int` here and `", Some(4)),
+        ("cql/tables/daily.cql", "the column `readings` of `gold.daily` is missing", Some(2)),
+        ("cql/tables/nobody.cql", "there is no mart `gold.nobody`", Some(2)),
+        ("cql/publish/daily.cql", "the column `amount` is not filled", Some(2)),
+        ("cql/publish/other.cql", "`cql/tables/other.cql` is missing", Some(2)),
+        ("sql/gold/keyless.toml", "a stored model needs a `key`", Some(2)),
+        ("sql/gold/lonely.sql", "`lonely.toml` is missing beside it", None),
+        ("sql/reference/empty.csv", "the file is empty", None),
+    ] {
+        assert_eq!(line_of(file, message), serde_json::json!(line), "{file}: {message}");
+    }
+    let csv = place.medallion(&["--format", "csv", "check"]).expect(3).stdout;
+    assert!(csv.contains("sql/gold/lonely.sql,,") && !csv.contains(",0,"), "{csv}");
 }

@@ -12,7 +12,7 @@ use super::{Planner, told_of_inconstant};
 use crate::decode::{Column, Format, Layout, Type};
 use crate::error::message_of;
 use crate::project::diagnostics::Diagnostics;
-use crate::project::lenient::Lenient;
+use crate::project::lenient::{Lenient, line_of_key};
 use crate::project::manifest::{FormatName, LatePolicy, ModeName, SourceManifest};
 use crate::project::read::Text;
 use crate::project::source::{Mode, Rule, Source, Warning};
@@ -121,7 +121,7 @@ pub(super) fn source(
     let partition = has_partition.then(|| index(&manifest.partition, "the partition column")).flatten();
     let event_time = manifest.event_time.as_ref().and_then(|name| index(name, "the event time"));
     if manifest.key.is_empty() && !damage.touches("key") {
-        found.add(&text.file, 0, "a source needs a `key`");
+        found.add(&text.file, line_of_key(&text.text, "key"), "a source needs a `key`");
     }
     // of columns with problems the type may be another
     for at in money.iter().filter(|_| is_schema_known) {
