@@ -24,6 +24,7 @@
 pub mod cli;
 // parse, validate
 pub mod project;
+pub mod type_name;
 pub mod zone;
 // from files to rows
 pub mod source;

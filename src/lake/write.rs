@@ -23,6 +23,7 @@ use parquet::schema::types::ColumnPath;
 
 use super::log::Add;
 use crate::error::{Error, Result};
+use crate::type_name::type_name;
 
 /// Cells (rows × columns) buffered before they are split by partition and encoded: at 16 bytes each about 200 MB. A
 /// partition whose rows fit is encoded in one go; one that stays open between two splits holds its column writers,
@@ -518,7 +519,8 @@ fn partition_value(column: &ArrayRef, row: usize) -> Result<Option<String>> {
         DataType::Boolean => column.as_boolean().value(row).to_string(),
         other => {
             return Err(Error::project(format!(
-                "a partition column can't have the type `{other}`; use date, text, int, bigint or boolean"
+                "a partition column can't have the type `{}`; use date, text, int, bigint or boolean",
+                type_name(other)
             )));
         }
     }))

@@ -13,6 +13,7 @@ use super::manifest::ServingManifest;
 use super::model::Model;
 use super::read::{PROJECT_FILE, Text, Written};
 use super::sql::TableName;
+use crate::type_name::type_name;
 use crate::zone;
 
 /// A mart of gold with a table and a publishing statement in `cql/`.
@@ -127,7 +128,7 @@ fn mart(
                 column,
                 format!(
                     "`{column}` is `{kind}` and `{marker}` is `{}` in `{}`",
-                    field.data_type(),
+                    type_name(field.data_type()),
                     model.table
                 ),
             ),

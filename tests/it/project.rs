@@ -375,6 +375,28 @@ fn messages_name_no_inner_things() {
 }
 
 #[test]
+fn types_are_called_as_the_project_calls_them() {
+    let place = project(&[
+        ("sql/checks/b.sql", "select abs(site, 1) from gold.daily\n"),
+        ("sql/checks/b.toml", "description = \"x\"\n"),
+        ("sql/gold/total.sql", "select site,\n  arrow_cast(1, 'UInt64') as amount\nfrom gold.daily\n"),
+    ]);
+    let told = refused(&place).stderr;
+    for text in [
+        "'abs(text, bigint)'",
+        "sql/gold/total.sql:2: column `amount` has the type `bigint unsigned`, which the lake can't hold",
+    ] {
+        assert!(told.contains(text), "`{text}` is missing in {told}");
+    }
+    let asked = project(&[]).medallion(&["sql", "select abs('a') + sum(site) from gold.daily"]);
+    for text in [&told, &asked.stderr] {
+        for arrows in ["Utf8", "Int64", "Decimal128", "Date32", "Timestamp("] {
+            assert!(!text.contains(arrows), "{arrows} in {text}");
+        }
+    }
+}
+
+#[test]
 fn a_problem_is_told_with_its_line_or_with_null() {
     let alerts = "[[alerts]]\nkind = \"slack\"\nurl_env = \"A\"\n".repeat(2);
     let serving = "[serving]\nkeyspace = \"k\"\nhosts = [\"a:b\"]\nmax_requests = 0\n";
@@ -405,7 +427,7 @@ fn a_problem_is_told_with_its_line_or_with_null() {
         ("medallion.toml", "`serving.hosts`", Some(7)),
         ("medallion.toml", "`serving.max_requests`", Some(8)),
         ("medallion.toml", "`[[alerts]]` 2: there are two", Some(13)),
-        ("cql/tables/daily.cql", "`amount` is `int` here and `", Some(4)),
+        ("cql/tables/daily.cql", "`amount` is `int` here and `decimal(38,6)`", Some(4)),
         ("cql/tables/daily.cql", "the column `readings` of `gold.daily` is missing", Some(2)),
         ("cql/tables/nobody.cql", "there is no mart `gold.nobody`", Some(2)),
         ("cql/publish/daily.cql", "the column `amount` is not filled", Some(2)),

@@ -13,6 +13,7 @@ use crate::project::model::Model;
 use crate::project::read::{Pair, Text, Written};
 use crate::project::sql::TableName;
 use crate::project::{Question, cql};
+use crate::type_name::type_name;
 use crate::zone;
 
 pub(super) fn serving_tables(
@@ -64,7 +65,7 @@ fn compare_columns(table: &cql::ServingTable, mart: &Model, text: &Text, found: 
             Ok(field) if !fits(field.data_type(), kind) => {
                 let message = format!(
                     "`{column}` is `{kind}` here and `{}` in `{}`",
-                    field.data_type(),
+                    type_name(field.data_type()),
                     mart.table
                 );
                 found.add_at(&text.file, &text.text, column, message);

@@ -18,6 +18,7 @@ use crate::project::read::Text;
 use crate::project::source::{Mode, Rule, Source, Warning};
 use crate::project::sql;
 use crate::project::{Reference, fingerprint};
+use crate::type_name::type_name;
 use crate::zone;
 
 /// Columns that bronze adds to those of the source.
@@ -303,7 +304,7 @@ pub(super) async fn check_rules(
                 &text.file,
                 &text.text,
                 name,
-                format!("`when` of `{name}` is `{other}`, not boolean"),
+                format!("`when` of `{name}` is `{}`, not boolean", type_name(&other)),
             ),
             // where the columns' types are not known, only their names count
             Err(error) if !is_schema_known && !is_unknown_column(&error) => {}
