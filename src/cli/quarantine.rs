@@ -12,7 +12,7 @@ use super::{Places, redrive};
 use crate::engine;
 use crate::error::{Error, Result};
 use crate::flow::{Run, checks, decide::quoted, quarantine};
-use crate::lake::write::date_text;
+use crate::lake::partition::date_text;
 use crate::telemetry::Progress;
 
 #[derive(Debug, Args)]

@@ -17,7 +17,7 @@ use crate::flow::quarantine::{self, Refused};
 use crate::flow::redrive::{self, Chosen, Outcome, Signed};
 use crate::flow::report::Report;
 use crate::flow::{self, Run, runs};
-use crate::lake::write::date_text;
+use crate::lake::partition::date_text;
 use crate::telemetry::Progress;
 use crate::trigger::anomalies::Anomalies;
 

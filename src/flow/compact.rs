@@ -18,9 +18,11 @@ use serde_json::Value;
 use super::Run;
 use crate::engine;
 use crate::error::{During, Error, ErrorKind, Result};
+use crate::lake::commit::{Change, Commit};
 use crate::lake::log::Add;
+use crate::lake::partition::partition_key;
 use crate::lake::scan::LakeScan;
-use crate::lake::table::{Change, Commit, Table, partition_key};
+use crate::lake::table::Table;
 
 /// A partition is compacted when it has so many small files.
 const FILES: usize = 16;

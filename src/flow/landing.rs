@@ -154,7 +154,7 @@ pub async fn write_ahead(run: &mut Run, new: &[LandedFile], pending: &mut Pendin
     let rows = ledger::file_rows(&records)?;
     let once = Some((POSITION.to_owned(), batch_id));
     let outcome = ledger::append(&mut run.ledger.files, &rows, once).await?;
-    if outcome == crate::lake::table::Outcome::AlreadyThere {
+    if outcome == crate::lake::commit::Outcome::AlreadyThere {
         return Err(Error::conflict("another run has taken in files at the same time; run again"));
     }
     run.num_commits += 1;

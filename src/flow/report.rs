@@ -6,9 +6,9 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::balance::BalanceRow;
-use super::bronze::FileReport;
 use super::checks::CheckResult;
 use super::dirty::{self, Work};
+use super::landed::FileReport;
 use super::landing::{Left, Pending};
 use super::model::{Computed, describe};
 use super::recent::Part;
