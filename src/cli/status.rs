@@ -16,7 +16,7 @@ use crate::flow::model::describe;
 use crate::flow::runs::{self, RunRecord};
 use crate::flow::{Run, checks, decisions, dirty, gate};
 use crate::lake::table::Table;
-use crate::telemetry::{Progress, duration_text};
+use crate::telemetry::{Progress, duration_text, time_text};
 
 #[derive(Debug, Args)]
 #[command(
@@ -296,12 +296,4 @@ async fn look(table: &Table) -> Result<TableStatus> {
         run: info["run"].as_i64(),
         ..TableStatus::default()
     })
-}
-
-/// `2025-08-31T12:00:00Z` for microseconds since the epoch.
-pub fn time_text(micros: i64) -> String {
-    match chrono::DateTime::from_timestamp_micros(micros) {
-        Some(time) => time.format("%Y-%m-%dT%H:%M:%SZ").to_string(),
-        None => micros.to_string(),
-    }
 }

@@ -122,6 +122,16 @@ fn each_mistake_is_told() {
         ),
         (
             "sql/bronze/readings.toml",
+            edited("event_time = \"at\"", "event_time = \"at\"\nwatermark_delay = \"-2 hours\""),
+            &["readings.toml:9: `-2 hours` is not a duration"],
+        ),
+        (
+            "sql/bronze/readings.toml",
+            edited("event_time = \"at\"", "event_time = \"at\"\nfuture_limit = \"2000 milliseconds\""),
+            &["readings.toml:9: `2000 milliseconds` is not a duration"],
+        ),
+        (
+            "sql/bronze/readings.toml",
             edited("money = [\"amount\"]", "money = [\"cost\"]"),
             &["readings.toml:9: ", "`cost`"],
         ),

@@ -17,6 +17,7 @@ use crate::project::manifest::{FormatName, LatePolicy, ModeName, SourceManifest}
 use crate::project::read::Text;
 use crate::project::source::{Mode, Rule, Source, Warning};
 use crate::project::sql;
+use crate::project::stream::parse_duration;
 use crate::project::{Reference, fingerprint};
 use crate::type_name::type_name;
 use crate::zone;
@@ -230,16 +231,9 @@ pub(super) fn source(
 
 /// `2 hours`, in microseconds.
 pub(super) fn duration(written: &str, text: &Text, found: &mut Diagnostics) -> Option<i64> {
-    let parsed = written.trim().split_once(' ').and_then(|(number, unit)| {
-        let seconds = match unit.trim().trim_end_matches('s') {
-            "second" => 1,
-            "minute" => 60,
-            "hour" => 3600,
-            "day" => 86_400,
-            _ => return None,
-        };
-        number.parse::<i64>().ok()?.checked_mul(seconds)?.checked_mul(1_000_000)
-    });
+    let parsed = parse_duration(written)
+        .filter(|_| !written.contains("milli"))
+        .and_then(|duration| i64::try_from(duration.as_micros()).ok());
     if parsed.is_none() {
         found.add_at(
             &text.file,
