@@ -6,6 +6,8 @@
 
 use std::fmt;
 
+use crate::type_name::in_words;
+
 /// What a caller can do about an error. Each kind has its own exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorKind {
@@ -223,7 +225,7 @@ pub fn message_of(error: &datafusion::error::DataFusionError) -> String {
     while let Some(rest) = PREFIXES.iter().find_map(|prefix| text.strip_prefix(prefix)) {
         text = rest;
     }
-    let text = text.replace("medallion.", "");
+    let text = in_words(&text.replace("medallion.", ""));
     match text.strip_prefix("table '").and_then(|rest| rest.strip_suffix("' not found")) {
         Some(table) => format!("there is no table `{table}`"),
         None => text,

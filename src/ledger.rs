@@ -16,10 +16,11 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use crate::error::{During, Result};
 use crate::lake::Lake;
+use crate::lake::commit::{Change, Commit, Outcome};
 use crate::lake::log::{self, Action};
+use crate::lake::partition::decode;
 use crate::lake::schema::from_delta;
-use crate::lake::table::{Change, Commit, Outcome, Table};
-use crate::lake::write::decode;
+use crate::lake::table::Table;
 use crate::project::source::timestamp_type;
 use crate::zone;
 

@@ -12,7 +12,7 @@
 //! Invariants, each with its test:
 //! - every landed record is accepted, a duplicate, superseded or quarantined, and the balance shows it ([`flow::balance`]);
 //! - results are a function of what landed: order, splitting, reruns and crashes change nothing ([`flow`]);
-//! - a hop is one commit that carries the input version it consumed ([`lake::table`]);
+//! - a hop is one commit that carries the input version it consumed ([`lake::commit`]);
 //! - no table, column or rule of a domain is known here ([`project`]).
 //!
 //! The modules, in the order in which data meets them: [`project`] (what is declared), [`source`] and [`decode`] (files to
@@ -24,6 +24,7 @@
 pub mod cli;
 // parse, validate
 pub mod project;
+pub mod type_name;
 pub mod zone;
 // from files to rows
 pub mod source;

@@ -83,6 +83,14 @@ pub fn counted(number: usize, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
+/// `2025-08-31T12:00:00Z` for microseconds since the epoch.
+pub fn time_text(micros: i64) -> String {
+    match chrono::DateTime::from_timestamp_micros(micros) {
+        Some(time) => time.format("%Y-%m-%dT%H:%M:%SZ").to_string(),
+        None => micros.to_string(),
+    }
+}
+
 /// `90 s`, `12 min`, `5 h`, `3 days`.
 pub fn duration_text(seconds: i64) -> String {
     match seconds.max(0) {

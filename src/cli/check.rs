@@ -92,7 +92,8 @@ fn print_problems(problems: &Problems, format: Format) -> Result<()> {
     }
     let names = ["file", "line", "message"].map(str::to_owned);
     let cells = |problem: &Diagnostic| {
-        vec![problem.file.display().to_string(), problem.line.to_string(), problem.message.clone()]
+        let line = problem.known_line().map(|line| line.to_string());
+        vec![problem.file.display().to_string(), line.unwrap_or_default(), problem.message.clone()]
     };
     let rows: Vec<Vec<String>> = problems.problems.iter().map(cells).collect();
     output::print_cells(&names, &rows, format)

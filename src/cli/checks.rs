@@ -5,13 +5,12 @@ use serde::Serialize;
 
 use super::Places;
 use super::output::{Format, plain, print_cells, print_text};
-use super::status::time_text;
 use crate::error::{Error, Result};
 use crate::flow::Run;
 use crate::flow::check_history::{self, CheckRecord};
 use crate::project::check::{Check, Finds, Kind};
 use crate::project::manifest::{CheckScope, SeverityName};
-use crate::telemetry::Progress;
+use crate::telemetry::{Progress, time_text};
 
 #[derive(Debug, Args)]
 pub struct ChecksArgs {

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::path::PathBuf;
 
-use arrow::datatypes::{DataType, Schema};
+use arrow::datatypes::Schema;
 use clap::Args;
 
 use super::{Places, output, site};
@@ -11,6 +11,7 @@ use crate::error::Result;
 use crate::project::Project;
 use crate::project::model::{Model, Span};
 use crate::project::source::{Mode, Source};
+use crate::type_name::type_name;
 use crate::zone;
 
 #[derive(Debug, Args)]
@@ -151,27 +152,4 @@ fn columns_table<'a>(page: &mut String, schema: &Schema, describe: impl Fn(&str)
         let _ = writeln!(page, "| {} | {} | {meaning} |", field.name(), type_name(field.data_type()));
     }
     page.push('\n');
-}
-
-/// A lake type in the words of the project's TOML.
-pub(super) fn type_name(data_type: &DataType) -> String {
-    match data_type {
-        DataType::Utf8View => "text".to_owned(),
-        DataType::BinaryView => "binary".to_owned(),
-        DataType::Boolean => "boolean".to_owned(),
-        DataType::Int32 => "int".to_owned(),
-        DataType::Int64 => "bigint".to_owned(),
-        DataType::Float64 => "double".to_owned(),
-        DataType::Date32 => "date".to_owned(),
-        DataType::Timestamp(_, _) => "timestamp".to_owned(),
-        DataType::Decimal128(precision, scale) => format!("decimal({precision},{scale})"),
-        DataType::List(item) => format!("list<{}>", type_name(item.data_type())),
-        DataType::Map(entries, _) => match entries.data_type() {
-            DataType::Struct(pair) => {
-                format!("map<{}, {}>", type_name(pair[0].data_type()), type_name(pair[1].data_type()))
-            }
-            other => type_name(other),
-        },
-        other => other.to_string(),
-    }
 }

@@ -5,6 +5,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
+use arrow::buffer::NullBuffer;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 
@@ -100,13 +101,25 @@ pub fn print_cells(names: &[String], rows: &[Vec<String>], format: Format) -> Re
     if format != Format::Csv {
         return print_text(&text_table(names, rows));
     }
-    let quoted = |cell: &String| match cell.contains([',', '"', '\n', '\r']) {
-        true => format!("\"{}\"", cell.replace('"', "\"\"")),
-        false => cell.clone(),
-    };
-    let line = |cells: &[String]| format!("{}\n", cells.iter().map(quoted).collect::<Vec<_>>().join(","));
+    // what a report does not know is nothing
+    let known = |cell: &String| (!cell.is_empty()).then(|| csv_text(cell));
+    let line = |cells: &[String]| csv_line(cells.iter().map(known));
     let text: String = std::iter::once(line(names)).chain(rows.iter().map(|row| line(row))).collect();
     print_text(&text)
+}
+
+/// A record of CSV; null is nothing at all.
+fn csv_line(cells: impl Iterator<Item = Option<String>>) -> String {
+    let cells: Vec<String> = cells.map(Option::unwrap_or_default).collect();
+    format!("{}\n", cells.join(","))
+}
+
+/// A value in CSV: an empty text is `""`, so that it is not null.
+fn csv_text(value: &str) -> String {
+    match value.is_empty() || value.contains([',', '"', '\n', '\r']) {
+        true => format!("\"{}\"", value.replace('"', "\"\"")),
+        false => value.to_owned(),
+    }
 }
 
 /// Control characters of the data never reach the terminal.
@@ -161,31 +174,30 @@ pub fn text_table(names: &[String], rows: &[Vec<String>]) -> String {
 }
 
 fn write_csv(batches: &[RecordBatch], out: &mut impl Write) -> Result<()> {
-    // lists and maps have no CSV form: their text is quoted
-    let mut writer = arrow::csv::WriterBuilder::new().with_header(true).build(out);
+    let options = FormatOptions::new();
+    if let Some(first) = batches.first() {
+        let schema = first.schema();
+        let names = schema.fields().iter().map(|field| Some(csv_text(field.name())));
+        out.write_all(csv_line(names).as_bytes())?;
+    }
     for batch in batches {
-        writer.write(&flat(batch)?)?;
-    }
-    Ok(())
-}
-
-fn flat(batch: &RecordBatch) -> Result<RecordBatch> {
-    let options = FormatOptions::new().with_null("");
-    let mut fields = Vec::new();
-    let mut columns = Vec::new();
-    for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
-        if !column.data_type().is_nested() {
-            fields.push(Field::clone(field));
-            columns.push(Arc::clone(column));
-            continue;
+        let columns = batch.columns().iter().map(|column| {
+            // a list's or map's text is its value
+            Ok((column.logical_nulls(), ArrayFormatter::try_new(column, &options)?))
+        });
+        let columns: Vec<_> = columns.collect::<Result<_>>()?;
+        for row in 0..batch.num_rows() {
+            let cell = |(nulls, formatter): &(Option<NullBuffer>, ArrayFormatter<'_>)| {
+                let is_null = nulls.as_ref().is_some_and(|nulls| nulls.is_null(row));
+                (!is_null)
+                    .then(|| formatter.value(row).try_to_string().map(|text| csv_text(&text)))
+                    .transpose()
+            };
+            let cells = columns.iter().map(cell).collect::<std::result::Result<Vec<_>, _>>()?;
+            out.write_all(csv_line(cells.into_iter()).as_bytes())?;
         }
-        let formatter = ArrayFormatter::try_new(column, &options)?;
-        let texts =
-            (0..column.len()).map(|row| column.is_valid(row).then(|| formatter.value(row).to_string()));
-        fields.push(Field::new(field.name(), DataType::Utf8View, true));
-        columns.push(Arc::new(texts.collect::<arrow::array::StringViewArray>()));
     }
-    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
+    Ok(out.flush()?)
 }
 
 /// The type whose JSON says exactly what a value of `data_type` is: readers make doubles of JSON's numbers, which keep 15
@@ -246,7 +258,22 @@ fn write_json(batches: &[RecordBatch], out: &mut impl Write) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use arrow::array::{ArrayRef, Int64Array, NullArray, StringViewArray};
+
     use super::*;
+
+    #[test]
+    fn csv_tells_null_from_an_empty_text() {
+        let columns: [(&str, ArrayRef); 3] = [
+            ("a", Arc::new(StringViewArray::from(vec![None, Some(""), Some(" x"), Some("\"y\",\n")]))),
+            ("n, m", Arc::new(Int64Array::from(vec![Some(1), None, Some(-3), Some(4)]))),
+            ("never", Arc::new(NullArray::new(4))),
+        ];
+        let mut out = Vec::new();
+        write_csv(&[RecordBatch::try_from_iter(columns).unwrap()], &mut out).unwrap();
+        let expected = "a,\"n, m\",never\n,1,\n\"\",,\n x,-3,\n\"\"\"y\"\",\n\",4,\n";
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+    }
 
     #[test]
     fn numbers_stand_right_and_control_characters_are_shown() {

@@ -12,7 +12,7 @@ use super::{Places, redrive};
 use crate::engine;
 use crate::error::{Error, Result};
 use crate::flow::{Run, checks, decide::quoted, quarantine};
-use crate::lake::write::date_text;
+use crate::lake::partition::date_text;
 use crate::telemetry::Progress;
 
 #[derive(Debug, Args)]
@@ -306,9 +306,10 @@ async fn show(run: &Run, args: &ShowArgs, format: Format) -> Result<u8> {
     }
     for record in records {
         let column = record.column.map(|column| format!(" in `{column}`")).unwrap_or_default();
-        let part = match record.raw_is_whole {
-            true => String::new(),
-            false => format!("  ({})\n", quarantine::PART),
+        let part = match (record.raw_is_whole, record.source_line) {
+            (true, _) => String::new(),
+            (false, quarantine::NO_LINE) => format!("  ({})\n", quarantine::IN_FILE),
+            (false, _) => format!("  ({})\n", quarantine::PART),
         };
         print_text(&format!(
             "{}:{} ({}, {})\n  {}{column}: {}\n  {}\n{part}\n",

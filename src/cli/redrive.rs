@@ -17,7 +17,7 @@ use crate::flow::quarantine::{self, Refused};
 use crate::flow::redrive::{self, Chosen, Outcome, Signed};
 use crate::flow::report::Report;
 use crate::flow::{self, Run, runs};
-use crate::lake::write::date_text;
+use crate::lake::partition::date_text;
 use crate::telemetry::Progress;
 use crate::trigger::anomalies::Anomalies;
 
@@ -118,7 +118,9 @@ pub async fn export(places: &Places, args: &ExportArgs) -> Result<u8> {
                 if let Some(whole) = quarantine::raw_bytes(&run, &source.name, file, line).await? {
                     record.raw = whole;
                 } else {
-                    tracing::warn!("{file}:{line}: {}", quarantine::PART);
+                    let why =
+                        if line == quarantine::NO_LINE { quarantine::IN_FILE } else { quarantine::PART };
+                    tracing::warn!("{file}:{line}: {why}");
                 }
             }
             let line = match args.form {

@@ -5,11 +5,10 @@ use clap::{Args, Subcommand};
 use super::Places;
 use super::output::{Format, plain, print_cells, print_text, text_table};
 use super::run::render_balance;
-use super::status::time_text;
 use crate::error::{Error, Result};
 use crate::flow::balance::BalanceRow;
 use crate::flow::runs::{self, RunRecord};
-use crate::telemetry::{Progress, counted};
+use crate::telemetry::{Progress, counted, time_text};
 
 #[derive(Debug, Args)]
 pub struct RunsArgs {
@@ -83,7 +82,7 @@ fn list(found: &[RunRecord], format: Format) -> Result<u8> {
                 run.command.clone(),
                 run.status.clone(),
                 time_text(run.started),
-                seconds(run),
+                format!("{:.2}", run.seconds()),
                 run.commits.to_string(),
                 rows.to_string(),
             ]
@@ -91,10 +90,6 @@ fn list(found: &[RunRecord], format: Format) -> Result<u8> {
         .collect();
     print_cells(&names, &cells, format)?;
     Ok(0)
-}
-
-fn seconds(run: &RunRecord) -> String {
-    format!("{:.2}", (run.finished - run.started) as f64 / 1e6)
 }
 
 fn show(run: &RunRecord, format: Format) -> Result<u8> {
@@ -124,13 +119,13 @@ fn show(run: &RunRecord, format: Format) -> Result<u8> {
         return Ok(0);
     }
     let mut page = format!(
-        "run {} ({}): {}\n{} to {}, {} s, {} commits, {} new files\n\n",
+        "run {} ({}): {}\n{} to {}, {:.2} s, {} commits, {} new files\n\n",
         run.run_id,
         run.command,
         run.status,
         time_text(run.started),
         time_text(run.finished),
-        seconds(run),
+        run.seconds(),
         run.commits,
         text(&run.report["new_files"]),
     );

@@ -20,7 +20,7 @@ use crate::flow::runs::{self, RunRecord};
 use crate::flow::{Run, checks, decisions, dirty, gate};
 use crate::lake::maintain::location;
 use crate::lake::table::Table;
-use crate::telemetry::{Progress, duration_text};
+use crate::telemetry::{Progress, duration_text, time_text};
 
 #[derive(Debug, Args)]
 #[command(
@@ -345,12 +345,4 @@ async fn look(table: &Table) -> Result<TableStatus> {
         run,
         ..TableStatus::default()
     })
-}
-
-/// `2025-08-31T12:00:00Z` for microseconds since the epoch.
-pub fn time_text(micros: i64) -> String {
-    match chrono::DateTime::from_timestamp_micros(micros) {
-        Some(time) => time.format("%Y-%m-%dT%H:%M:%SZ").to_string(),
-        None => micros.to_string(),
-    }
 }

@@ -16,8 +16,8 @@ use super::run::rows_by_date;
 use super::{Run, dirty, inputs};
 use crate::engine;
 use crate::error::Result;
+use crate::lake::partition::date_text;
 use crate::lake::table::Table;
-use crate::lake::write::date_text;
 use crate::project::check::{Anomaly, Kind, Until};
 
 /// A median absolute deviation of a normal distribution, times this, is its standard deviation.

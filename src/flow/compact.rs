@@ -2,9 +2,10 @@
 //! after ten.
 //!
 //! A compaction is a commit that changes no row (`dataChange = false`): it dirties nothing, and a reader sees the table
-//! before or after it. Replaced files stay on the disk for readers that are still at an older version.
+//! before or after it. Replaced files stay on the disk for readers that are still at an older version. The stream compacts as
+//! it runs, `optimize` when it is told to (`maintain.rs`).
 //!
-//! Rows are read and written beside the stream's own work; only the commit, some milliseconds, stands between two steps of
+//! The stream's reads and writes rows beside its own work; only the commit, some milliseconds, stands between two steps of
 //! it. Where the work has replaced one of the files meanwhile, theirs stands and ours is an orphan for `vacuum`.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,6 +13,8 @@ use std::sync::Arc;
 
 use arrow::datatypes::Schema;
 use datafusion::execution::session_state::SessionState;
+use datafusion::logical_expr::SortExpr;
+use datafusion::prelude::ident;
 use futures::TryStreamExt;
 use serde_json::Value;
 use tokio::task::JoinHandle;
@@ -20,9 +23,11 @@ use super::Run;
 use super::maintain::all_tables;
 use crate::engine;
 use crate::error::{During, Error, ErrorKind, Result};
+use crate::lake::commit::{Change, Commit};
 use crate::lake::log::Add;
+use crate::lake::partition::partition_key;
 use crate::lake::scan::LakeScan;
-use crate::lake::table::{Change, Commit, Table};
+use crate::lake::table::Table;
 
 /// A partition is compacted when it has so many small files.
 const FILES: usize = 16;
@@ -33,7 +38,7 @@ const SMALL_BYTES: i64 = 4 * 1024 * 1024;
 /// At most so many encoded bytes are rewritten at once, about a second's work: what was replaced meanwhile is in vain.
 const BYTES_AT_ONCE: i64 = 8 * 1024 * 1024;
 
-/// Files that may be put together: one partition, one fingerprint of the model.
+/// What files must have in common to be put together: the partition, the form of the model that made them.
 type Kind = (Vec<Option<String>>, Option<BTreeMap<String, Option<String>>>);
 
 /// A compaction that goes on beside other work; ends when it is dropped.
@@ -51,7 +56,7 @@ impl Compaction {
             let Ok(table) = run.table(&name) else {
                 continue;
             };
-            let groups = small_files(table, &mut bytes_left);
+            let groups = due(table, &mut bytes_left);
             if !groups.is_empty() {
                 needed.push((table.clone(), groups));
             }
@@ -64,7 +69,7 @@ impl Compaction {
             let mut commits = Vec::new();
             for (table, groups) in needed {
                 let name = table.name().to_owned();
-                let commit = rewrite(&table, &state, &groups).await;
+                let commit = rewrite(&table, &state, &groups, &[]).await;
                 commits.push((name, commit.during(|| format!("compacting `{}`", table.name()))?));
             }
             Ok(commits)
@@ -116,19 +121,25 @@ impl Drop for Compaction {
     }
 }
 
-/// Groups of small files that become one file each.
-fn small_files(table: &Table, bytes_left: &mut i64) -> Vec<Vec<Arc<Add>>> {
+/// Files below so many encoded bytes that may become one, each with all of its kind.
+pub(super) fn small_files(table: &Table, bytes: i64) -> Vec<Vec<Arc<Add>>> {
     let Some(snapshot) = table.snapshot() else {
         return Vec::new();
     };
     let columns = &snapshot.metadata.partition_columns;
     let mut kinds: BTreeMap<Kind, Vec<Arc<Add>>> = BTreeMap::new();
-    for file in snapshot.files.values().filter(|file| file.size < SMALL_BYTES) {
-        let key = crate::lake::table::partition_key(columns, &file.partition_values, columns.len());
+    for file in snapshot.files.values().filter(|file| file.size < bytes) {
+        let key = partition_key(columns, &file.partition_values, columns.len());
+        // files of different forms stay apart: which rows are stale must stay known
         kinds.entry((key, file.tags.clone())).or_default().push(Arc::clone(file));
     }
+    kinds.into_values().collect()
+}
+
+/// Groups of small files that become one file each now.
+fn due(table: &Table, bytes_left: &mut i64) -> Vec<Vec<Arc<Add>>> {
     let mut groups = Vec::new();
-    for mut files in kinds.into_values().filter(|files| files.len() >= FILES) {
+    for mut files in small_files(table, SMALL_BYTES).into_iter().filter(|files| files.len() >= FILES) {
         // the smallest first: each row is then rewritten a few times only, as its file grows
         files.sort_by(|a, b| (a.size, &a.path).cmp(&(b.size, &b.path)));
         let mut bytes = 0;
@@ -144,7 +155,16 @@ fn small_files(table: &Table, bytes_left: &mut i64) -> Vec<Vec<Arc<Add>>> {
     groups
 }
 
-async fn rewrite(table: &Table, state: &SessionState, groups: &[Vec<Arc<Add>>]) -> Result<Commit> {
+/// Writes each group's rows as one file, sorted by `order`, and returns the commit that puts these in the groups' place.
+///
+/// # Errors
+/// The stores'; `Data` where the files do not hold the rows that the log says.
+pub(super) async fn rewrite(
+    table: &Table,
+    state: &SessionState,
+    groups: &[Vec<Arc<Add>>],
+    order: &[String],
+) -> Result<Commit> {
     let schema = table.schema()?.unwrap_or_else(|| Arc::new(Schema::empty()));
     let (partition, description) = match table.snapshot() {
         Some(snapshot) => {
@@ -153,6 +173,11 @@ async fn rewrite(table: &Table, state: &SessionState, groups: &[Vec<Arc<Add>>]) 
         }
         None => (Vec::new(), String::new()),
     };
+    let order: Vec<SortExpr> = order
+        .iter()
+        .filter(|column| !partition.contains(column) && schema.field_with_name(column).is_ok())
+        .map(|column| ident(column).sort(true, false))
+        .collect();
     let mut adds = Vec::new();
     let mut replaced = BTreeSet::new();
     for files in groups {
@@ -161,7 +186,11 @@ async fn rewrite(table: &Table, state: &SessionState, groups: &[Vec<Arc<Add>>]) 
         let mut writer = table.writer(Arc::clone(&schema), &partition).with_tags(tags);
         let scan = LakeScan::of_files(table, Arc::clone(&schema), &partition, &paths)?;
         let context = engine::context(state);
-        let mut rows = context.read_table(Arc::new(scan))?.execute_stream().await?;
+        let mut rows = context.read_table(Arc::new(scan))?;
+        if !order.is_empty() {
+            rows = rows.sort(order.clone())?;
+        }
+        let mut rows = rows.execute_stream().await?;
         let mut num_rows = 0;
         while let Some(batch) = rows.try_next().await? {
             num_rows += batch.num_rows() as u64;

@@ -10,8 +10,8 @@ use chrono::NaiveDate;
 use super::{Run, gate};
 use crate::decode::ErrorType;
 use crate::error::{Error, Result};
+use crate::lake::partition::PartitionKey;
 use crate::lake::table::Table;
-use crate::lake::write::PartitionKey;
 use crate::ledger;
 use crate::project::fingerprint;
 use crate::project::model::{Dates, Model, Span};
@@ -273,7 +273,7 @@ pub fn stale(run: &Run, model: &Model) -> Result<Stale> {
     for file in snapshot.files.values() {
         if file.tag(FORM) != Some(model.fingerprint.as_str()) {
             stale.num_files += 1;
-            let key = crate::lake::table::partition_key(columns, &file.partition_values, 1);
+            let key = crate::lake::partition::partition_key(columns, &file.partition_values, 1);
             stale.dates.extend(dates_of(BTreeSet::from([key])));
         }
     }
@@ -359,7 +359,7 @@ async fn moved_domain(run: &Run, model: &Model, output: &Table, since: &Since<'_
     let keys = before
         .files
         .values()
-        .map(|file| crate::lake::table::partition_key(columns, &file.partition_values, 1))
+        .map(|file| crate::lake::partition::partition_key(columns, &file.partition_values, 1))
         .collect();
     let before = match &model.dates {
         Dates::CalendarOf(_) => calendar(&dates_of(keys)),

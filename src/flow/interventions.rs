@@ -15,15 +15,16 @@ use arrow::compute::filter_record_batch;
 use arrow::datatypes::{Date32Type, Int64Type, TimestampMicrosecondType};
 use serde_json::json;
 
-use super::bronze::{Arrival, FileReport, MAX_EVENT_TIME};
+use super::bronze::{Arrival, MAX_EVENT_TIME};
 use super::decide::{DISCARDED, Discards, partition_keys, quoted};
+use super::landed::FileReport;
 use super::late::{self, Lateness};
 use super::quarantine::{self, Refused, Stage};
 use super::{Run, inputs, landing};
 use crate::decode::{Decoded, Decoder, Format};
 use crate::engine;
 use crate::error::{Error, Result};
-use crate::lake::table::{Change, Commit, Outcome};
+use crate::lake::commit::{Change, Commit, Outcome};
 use crate::ledger::{self, FileRecord, Ledger};
 use crate::project::source::{DATE, Source};
 use crate::project::sql::TableName;

@@ -114,7 +114,7 @@ pub async fn known_files(run: &mut Run) -> Result<Vec<FileRecord>> {
     );
     let once = Some((POSITION.to_owned(), newest));
     let outcome = ledger::append(&mut run.ledger.files, &ledger::file_rows(&records)?, once).await?;
-    if outcome == crate::lake::table::Outcome::AlreadyThere {
+    if outcome == crate::lake::commit::Outcome::AlreadyThere {
         return Err(Error::conflict("another run has taken in files at the same time; run again"));
     }
     run.num_commits += 1;
@@ -246,7 +246,7 @@ pub async fn write_ahead(run: &mut Run, new: &[LandedFile], pending: &mut Pendin
     let rows = ledger::file_rows(&records)?;
     let once = Some((POSITION.to_owned(), batch_id));
     let outcome = ledger::append(&mut run.ledger.files, &rows, once).await?;
-    if outcome == crate::lake::table::Outcome::AlreadyThere {
+    if outcome == crate::lake::commit::Outcome::AlreadyThere {
         return Err(Error::conflict("another run has taken in files at the same time; run again"));
     }
     run.num_commits += 1;
@@ -290,13 +290,9 @@ async fn changed_files(run: &Run, touched: &[LandedFile]) -> Result<Vec<NotTaken
 
 /// The hash of a landing file as it is now, hexadecimal.
 async fn content_hash(run: &Run, path: &str) -> Result<String> {
-    let (landing, limits) = (run.landing.clone(), run.project.limits.clone());
-    let (path, runtime) = (path.to_owned(), Handle::current());
-    // only the hash of the landed bytes is wanted, so nothing is unpacked
-    let read = tokio::task::spawn_blocking(move || {
-        files::read(&landing, &path, &limits, &runtime, |_| Ok(false)).map(|(_, hash)| hash)
-    });
-    Ok(read.await??.to_hex().to_string())
+    let (landing, path, runtime) = (run.landing.clone(), path.to_owned(), Handle::current());
+    let hash = tokio::task::spawn_blocking(move || files::hash(&landing, &path, &runtime)).await??;
+    Ok(hash.to_hex().to_string())
 }
 
 /// Path to hash (hexadecimal BLAKE3) of every file that was taken in.

@@ -5,27 +5,21 @@
 //! that a running job may just have written.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
-use arrow::array::{AsArray, BooleanArray, RecordBatch};
+use arrow::array::{AsArray, BooleanArray};
 use arrow::compute::filter_record_batch;
-use arrow::datatypes::{Int64Type, SchemaRef};
-use futures::TryStreamExt;
+use arrow::datatypes::Int64Type;
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
 use serde::Serialize;
 use serde_json::json;
 
 use super::Run;
-use super::decide::quoted;
-use super::dirty::FORM;
-use crate::engine;
+use super::compact::{rewrite, small_files};
 use crate::error::{ErrorKind, Result};
-use crate::lake::log::{self, Action, Add};
+use crate::lake::log::{self, Action};
 use crate::lake::maintain::{location, stored_files};
-use crate::lake::scan::LakeScan;
-use crate::lake::table::{Change, Commit, Table, partition_key};
-use crate::lake::write::PartitionKey;
+use crate::lake::table::Table;
 use crate::ledger;
 use crate::project::sql::TableName;
 use crate::zone;
@@ -64,67 +58,25 @@ pub async fn compact(
     min_files: usize,
 ) -> Result<Option<Compacted>> {
     let mut table = run.table(name)?.clone();
-    let Some(snapshot) = table.snapshot().cloned() else {
-        return Ok(None);
-    };
-    let (schema, partition) = run.declared(name)?;
-    let columns = &snapshot.metadata.partition_columns;
-    if *columns != partition {
-        return Ok(None);
-    }
-    let mut groups: BTreeMap<(PartitionKey, Option<String>), Vec<Arc<Add>>> = BTreeMap::new();
-    for file in snapshot.files.values().filter(|file| file.size < target_bytes) {
-        let key = partition_key(columns, &file.partition_values, columns.len());
-        // files of different forms stay apart: which rows are stale must stay known
-        groups.entry((key, file.tag(FORM).map(str::to_owned))).or_default().push(Arc::clone(file));
-    }
-    groups.retain(|_, files| {
+    let mut groups = small_files(&table, target_bytes);
+    groups.retain(|files| {
         files.len() >= min_files.max(2)
             && files.iter().map(|file| file.num_records()).sum::<u64>() <= MOST_ROWS
     });
     if groups.is_empty() {
         return Ok(None);
     }
+    let mut commit = rewrite(&table, &run.state, &groups, &run.key_of(name)).await?;
+    let replaced = groups.iter().flatten();
     let mut report = Compacted {
         table: name.to_string(),
-        files_before: 0,
-        files_after: 0,
-        bytes_before: 0,
-        bytes_after: 0,
+        files_before: replaced.clone().count(),
+        files_after: commit.adds.len(),
+        bytes_before: replaced.map(|file| file.size).sum(),
+        bytes_after: commit.adds.iter().map(|add| add.size).sum(),
         was_busy: false,
     };
-    let mut adds = Vec::new();
-    let mut removed = BTreeSet::new();
-    for ((_, form), files) in groups {
-        report.files_before += files.len();
-        report.bytes_before += files.iter().map(|file| file.size).sum::<i64>();
-        removed.extend(files.iter().map(|file| file.path.clone()));
-        let rows =
-            sorted_rows(run, name, &table.with_files(&snapshot.metadata, files), &schema, &partition).await?;
-        let mut writer = table.writer(Arc::clone(&schema), &partition);
-        if let Some(form) = form {
-            writer = writer.with_tags(BTreeMap::from([(FORM.to_owned(), Some(form))]));
-        }
-        for batch in &rows {
-            writer.write(batch).await?;
-        }
-        for mut add in writer.close().await? {
-            add.data_change = false;
-            report.files_after += 1;
-            report.bytes_after += add.size;
-            adds.push(add);
-        }
-    }
-    let commit = Commit {
-        change: Change::Rewrite(removed),
-        schema,
-        partition,
-        adds,
-        positions: BTreeMap::new(),
-        once: None,
-        info: json!({"optimize": report}),
-        description: String::new(),
-    };
+    commit.info = json!({"optimize": report});
     let store = table.lake().store();
     match table.commit(&commit).await {
         Ok(_) => Ok(Some(report)),
@@ -137,25 +89,6 @@ pub async fn compact(
         }
         Err(error) => Err(error),
     }
-}
-
-async fn sorted_rows(
-    run: &Run,
-    name: &TableName,
-    table: &Table,
-    schema: &SchemaRef,
-    partition: &[String],
-) -> Result<Vec<RecordBatch>> {
-    let context = engine::context(&run.state);
-    let scan = LakeScan::new(table, Arc::clone(schema), partition, None)?;
-    engine::register(&context, name, Arc::new(scan));
-    let key = run.key_of(name);
-    let by: Vec<String> =
-        key.iter().filter(|column| !partition.contains(column)).map(|name| quoted(name)).collect();
-    let order = if by.is_empty() { String::new() } else { format!(" order by {}", by.join(", ")) };
-    let query = format!("select * from {}.{}{order}", name.schema, quoted(&name.table));
-    let stream = context.sql(&query).await?.execute_stream().await?;
-    Ok(stream.try_collect().await?)
 }
 
 impl Run {

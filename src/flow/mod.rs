@@ -19,6 +19,7 @@ pub mod gate;
 pub mod ids;
 pub mod inputs;
 pub mod interventions;
+pub mod landed;
 pub mod landing;
 pub mod late;
 pub mod lock;
@@ -48,7 +49,7 @@ use self::recent::Scope;
 use self::report::{Books, Report, Step};
 pub use self::run::Run;
 use crate::error::{Error, Result};
-use crate::lake::table::{Change, Commit, Outcome};
+use crate::lake::commit::{Change, Commit, Outcome};
 use crate::ledger;
 use crate::project::source::Mode;
 use crate::project::sql::TableName;
@@ -99,7 +100,7 @@ pub async fn take_in(run: &mut Run, pending: &Pending, report: &mut Report) -> R
 /// # Errors
 /// The stores' and those of the models.
 pub async fn refresh(run: &mut Run, report: &mut Report) -> Result<()> {
-    bronze::report(run).await?;
+    landed::report(run).await?;
     decisions::decide_changed(run).await?;
     report.steps.extend(compute_models(run, Scope::Everything).await?);
     if let Some(recent) = &mut run.recent {

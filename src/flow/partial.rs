@@ -215,7 +215,8 @@ async fn added_since(
     let Some(since) = kept.versions.get(&name).filter(|_| are_others_the_same) else {
         return Ok(None);
     };
-    let Some(commits) = run.table(input)?.commits_to(&crate::lake::write::date_text(date), *since).await?
+    let Some(commits) =
+        run.table(input)?.commits_to(&crate::lake::partition::date_text(date), *since).await?
     else {
         return Ok(None);
     };

@@ -20,9 +20,11 @@ use super::{Run, inputs, interventions};
 use crate::decode::{ErrorType, RawReader, Type};
 use crate::engine;
 use crate::error::Result;
-use crate::lake::table::{Change, Commit, Table};
-use crate::lake::write::{PartitionKey, date_text};
+use crate::lake::commit::{Change, Commit};
+use crate::lake::partition::{PartitionKey, date_text};
+use crate::lake::table::Table;
 use crate::ledger;
+use crate::project::manifest::Limits;
 use crate::project::source::{DATE, Source};
 use crate::project::sql::TableName;
 use crate::source::files;
@@ -303,6 +305,12 @@ async fn fetch_raw(run: &Run, source: &Source, refused: &mut [Refused], before: 
     Ok(())
 }
 
+/// The line of the record that stands for all of a compressed file that could not be read.
+pub const NO_LINE: i64 = 0;
+
+/// Said of that record: its bytes are the file's.
+pub const IN_FILE: &str = "its bytes are in the landing file; quarantine keeps none of them";
+
 /// Said of a record whose bytes are not all there.
 pub const PART: &str =
     "only its beginning: the landing file is gone or has changed, or the record is longer than 64 MiB";
@@ -312,7 +320,7 @@ pub const PART: &str =
 /// # Errors
 /// The ledger's.
 pub async fn raw_bytes(run: &Run, source: &str, path: &str, line: i64) -> Result<Option<Vec<u8>>> {
-    let Some(source) = run.project.source(source) else {
+    let Some(source) = run.project.source(source).filter(|_| line != NO_LINE) else {
         return Ok(None);
     };
     let line = line.cast_unsigned();
@@ -330,7 +338,9 @@ pub async fn read_lines(
     wanted: BTreeMap<String, BTreeSet<u64>>,
 ) -> Result<BTreeMap<(String, u64), Vec<u8>>> {
     let hashes = super::landing::landed_hashes(run).await?;
-    let (landing, limits) = (Arc::clone(&run.landing), run.project.limits.clone());
+    // what was taken in once was within the limits of its time
+    let limits = Limits { unpacked_bytes: u64::MAX, unpacked_ratio: u64::MAX, ..run.project.limits.clone() };
+    let landing = Arc::clone(&run.landing);
     let (layout, runtime) = (Arc::clone(&source.layout), Handle::current());
     let found = tokio::task::spawn_blocking(move || {
         let mut found: BTreeMap<(String, u64), Vec<u8>> = BTreeMap::new();
@@ -338,7 +348,7 @@ pub async fn read_lines(
             let mut reader = RawReader::new(&layout, lines.into_iter().collect());
             let read = files::read(&landing, &path, &limits, &runtime, |bytes| {
                 reader.push(bytes);
-                Ok(true)
+                Ok(!reader.is_done())
             });
             reader.finish();
             match read {

@@ -26,7 +26,7 @@ use super::quarantine::Refused;
 use super::row_wise::is_row_wise;
 use super::{Run, inputs, late};
 use crate::error::Result;
-use crate::lake::write::date_text;
+use crate::lake::partition::date_text;
 use crate::project::model::{Model, Span};
 use crate::project::source::{Mode, Source};
 use crate::project::sql::TableName;

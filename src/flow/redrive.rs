@@ -83,7 +83,7 @@ pub async fn redrive(
                 outcome.skip(&record, "it was discarded for ever");
                 continue;
             }
-            if record.source_line == 0 {
+            if record.source_line == quarantine::NO_LINE {
                 outcome.skip(
                     &record,
                     "it stands for a damaged file: land the file again, whole, under a new name",

@@ -9,6 +9,7 @@ use super::balance::BalanceRow;
 use super::bronze::Ingested;
 use super::checks::CheckResult;
 use super::dirty::{self, Work};
+
 use super::landing::{Left, Pending};
 use super::model::{Computed, describe};
 use super::recent::Part;

@@ -30,6 +30,13 @@ pub struct RunRecord {
     pub report: Value,
 }
 
+impl RunRecord {
+    /// How long it took, in seconds.
+    pub fn seconds(&self) -> f64 {
+        (self.finished - self.started) as f64 / 1e6
+    }
+}
+
 /// The last run.
 ///
 /// # Errors

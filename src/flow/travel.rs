@@ -15,11 +15,12 @@ use super::decide::{hashes, quoted};
 use super::dirty::{FORM, stored_table};
 use crate::engine;
 use crate::error::{Error, Result};
+use crate::lake::commit::{Change, Commit};
 use crate::lake::log::{Add, Snapshot};
 use crate::lake::maintain::{location, stored_files};
 use crate::lake::scan::LakeScan;
 use crate::lake::schema::from_delta;
-use crate::lake::table::{Change, Commit, Table};
+use crate::lake::table::Table;
 use crate::project::sql::{TableName, inputs};
 use crate::zone;
 

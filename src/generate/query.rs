@@ -13,6 +13,7 @@ use datafusion::sql::sqlparser::ast::{Expr, Value, visit_expressions_mut};
 use crate::decode::{Format, Layout, Type};
 use crate::engine;
 use crate::project::sql;
+use crate::type_name::type_name;
 
 const TEXT_MARK: &str = "$text";
 const ABSENT_MARK: &str = "$absent";
@@ -123,9 +124,10 @@ pub fn shape(result: &Schema, layout: &Layout) -> Result<Shape, Vec<(String, Str
                 text_mark: None,
                 absent_mark: None,
             }),
-            None => {
-                complain(name, format!("`{name}` is `{}` and can't be written as {ty}", found.data_type()))
-            }
+            None => complain(
+                name,
+                format!("`{name}` is `{}` and can't be written as {ty}", type_name(found.data_type())),
+            ),
         }
     }
     for (at, found) in result.fields().iter().enumerate() {
@@ -230,7 +232,7 @@ mod tests {
         assert_eq!(
             messages,
             [
-                "`at` is `Float64` and can't be written as timestamp",
+                "`at` is `double` and can't be written as timestamp",
                 "the source has no column `other`",
                 "`note$text` must be boolean, and of a JSON source",
                 "`note$text` marks `note`, which is not in the result",

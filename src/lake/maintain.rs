@@ -6,8 +6,8 @@ use futures::TryStreamExt;
 use object_store::ObjectStore;
 use object_store::path::Path;
 
+use super::partition::decode;
 use super::table::Table;
-use super::write::decode;
 use crate::error::{Error, Result};
 
 /// Where a file that the log names lies in the store.

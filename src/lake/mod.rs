@@ -3,9 +3,12 @@
 //! Promise: a commit is all or nothing, is on the disk when it is reported, and is visible to every reader as one
 //! version. Nothing outside this module knows how a table is stored.
 
+pub mod commit;
 pub mod durable;
+mod encoding;
 pub mod log;
 pub mod maintain;
+pub mod partition;
 pub mod scan;
 pub mod schema;
 pub mod table;

@@ -27,8 +27,8 @@ use object_store::ObjectMeta;
 use object_store::path::Path;
 
 use super::log::Add;
-use super::table::{Table, partition_key};
-use super::write::{PartitionKey, decode};
+use super::partition::{PartitionKey, decode, partition_key};
+use super::table::Table;
 use crate::error::{Error, Result};
 
 /// Reading this much from the end of a file usually brings its whole footer in one request.

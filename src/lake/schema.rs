@@ -9,6 +9,7 @@ use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef, Tim
 use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
+use crate::type_name::type_name;
 
 /// The type in which a column is kept: text views for every kind of text, lists and maps with Delta's element names.
 ///
@@ -57,8 +58,9 @@ fn element(column: &str, field: &Field, name: &str) -> Result<FieldRef> {
 
 fn refused(column: &str, data_type: &DataType) -> Error {
     Error::project(format!(
-        "column `{column}` has the type `{data_type}`, which the lake can't hold; cast it to one of text, boolean, \
-         int, bigint, double, decimal, date, timestamp in utc with microseconds, or a list, map or struct of these"
+        "column `{column}` has the type `{}`, which the lake can't hold; cast it to one of text, boolean, \
+         int, bigint, double, decimal, date, timestamp in utc with microseconds, or a list, map or struct of these",
+        type_name(data_type)
     ))
 }
 
@@ -234,6 +236,6 @@ mod tests {
     fn a_type_that_the_lake_cannot_hold_is_named() {
         let schema = Schema::new(vec![Field::new("rank", DataType::UInt64, true)]);
         let refused = lake_schema(&schema, &[]).unwrap_err().to_string();
-        assert!(refused.contains("column `rank` has the type `UInt64`"), "{refused}");
+        assert!(refused.contains("column `rank` has the type `bigint unsigned`"), "{refused}");
     }
 }

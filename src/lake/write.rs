@@ -7,39 +7,24 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt32Array};
+use arrow::array::{RecordBatch, UInt32Array};
 use arrow::compute::{cast, concat_batches, take_record_batch};
-use arrow::datatypes::{DataType, Date32Type, Int32Type, Int64Type, SchemaRef};
+use arrow::datatypes::SchemaRef;
 use arrow::row::{Row, RowConverter, SortField};
-use chrono::NaiveDate;
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use parquet::arrow::ArrowWriter;
-use parquet::arrow::arrow_writer::ArrowWriterOptions;
-use parquet::basic::{Compression, Encoding, ZstdLevel};
-use parquet::file::properties::{EnabledStatistics, WriterProperties};
-use parquet::schema::types::ColumnPath;
 
+use super::encoding;
 use super::log::Add;
+use super::partition::{PartitionKey, encode, key_of_row, relative_path};
 use crate::error::{Error, Result};
 
 /// Cells (rows × columns) buffered before they are split by partition and encoded: at 16 bytes each about 200 MB. A
 /// partition whose rows fit is encoded in one go; one that stays open between two splits holds its column writers,
 /// and a thousand of those cost more than the rows.
 const BUFFER_CELLS: usize = 12 * 1024 * 1024;
-
-/// Below this many rows a file is compressed with Snappy: a zstd context costs more than it saves on a small page.
-const SNAPPY_ROWS: usize = 32 * 1024;
-
-/// Below this many rows a file is not compressed: its pages are about as small as a block of the disk.
-const TINY_FILE_ROWS: usize = 512;
-
-/// Below this many rows a file has no dictionaries: each begins as a 64 KiB hash table.
-const SMALL_FILE_ROWS: usize = 4096;
-
-/// Values looked at to see whether a column's words repeat.
-const DICTIONARY_SAMPLE: usize = 512;
 
 /// Batches whose parts would have fewer rows than this on average are put together before they are parted.
 const ROWS_PER_PIECE: usize = 64;
@@ -55,12 +40,6 @@ const FILES_AT_ONCE: usize = 16;
 
 /// Encoded bytes that may wait for their upload.
 const WAITING_BYTES: usize = 4 * 1024 * 1024;
-
-/// Folder names hold at most 255 bytes; the column's name and `=` need room too (facts and hazards, H10).
-const MAX_PARTITION_VALUE_BYTES: usize = 200;
-
-/// The values of the partition columns, as text; `None` is null.
-pub type PartitionKey = Vec<Option<String>>;
 
 /// Writes one table's new files.
 pub struct Writer {
@@ -280,7 +259,10 @@ impl Writer {
             let pieces = gather(&batches, rows)?;
             let mut file = match open {
                 Some(file) => file,
-                None => open_file(Arc::clone(&schema), num_rows, &pieces, &unique_columns)?,
+                None => OpenFile {
+                    writer: encoding::writer(Arc::clone(&schema), num_rows, &pieces, &unique_columns)?,
+                    rows: 0,
+                },
             };
             for piece in &pieces {
                 file.writer.write(piece)?;
@@ -339,7 +321,7 @@ impl Writer {
                     Some(id) => id,
                     None => {
                         ids.insert(key.as_ref().into(), groups.len());
-                        groups.push((self.partition_key(columns, row)?, Vec::new()));
+                        groups.push((key_of_row(&self.root, &self.partition, columns, row)?, Vec::new()));
                         groups.len() - 1
                     }
                 };
@@ -352,26 +334,6 @@ impl Writer {
             }
         }
         Ok(groups)
-    }
-
-    fn partition_key(&self, columns: &[ArrayRef], row: usize) -> Result<PartitionKey> {
-        columns
-            .iter()
-            .zip(&self.partition)
-            .map(|(column, name)| {
-                let value = partition_value(column, row)?;
-                match &value {
-                    Some(text) if text.is_empty() || encode(text, "").len() > MAX_PARTITION_VALUE_BYTES => {
-                        Err(Error::data(format!(
-                            "a value of the partition column `{name}` of `{}` is empty or longer than \
-                             {MAX_PARTITION_VALUE_BYTES} bytes; map it to a short name in the model",
-                            self.root
-                        )))
-                    }
-                    _ => Ok(value),
-                }
-            })
-            .collect()
     }
 }
 
@@ -441,161 +403,4 @@ fn gather(batches: &[RecordBatch], rows: Vec<(usize, Vec<u32>)>) -> Result<Vec<R
             }
         })
         .collect()
-}
-
-/// Whether a column's words repeat, judged by the first of them: if not, a dictionary is built and thrown away.
-fn repeats(pieces: &[RecordBatch], column: usize) -> bool {
-    let mut seen = std::collections::HashSet::with_capacity(DICTIONARY_SAMPLE);
-    let mut num_seen = 0;
-    for piece in pieces {
-        for value in piece.column(column).as_string_view().iter().flatten() {
-            seen.insert(value);
-            num_seen += 1;
-            if num_seen == DICTIONARY_SAMPLE {
-                return seen.len() * 2 < DICTIONARY_SAMPLE;
-            }
-        }
-    }
-    seen.len() * 2 < num_seen.max(DICTIONARY_SAMPLE / 8)
-}
-
-fn open_file(
-    schema: SchemaRef,
-    rows: usize,
-    pieces: &[RecordBatch],
-    unique_columns: &[String],
-) -> Result<OpenFile> {
-    let is_small = rows < SMALL_FILE_ROWS;
-    let compression = if rows < TINY_FILE_ROWS {
-        Compression::UNCOMPRESSED
-    } else if rows < SNAPPY_ROWS {
-        Compression::SNAPPY
-    } else {
-        // level 1: as small as level 3 here and 16 % faster (facts and hazards, C)
-        Compression::ZSTD(ZstdLevel::try_new(1)?)
-    };
-    let mut properties = WriterProperties::builder()
-        .set_compression(compression)
-        .set_statistics_enabled(EnabledStatistics::Chunk)
-        .set_offset_index_disabled(true)
-        .set_dictionary_enabled(false);
-    for (at, field) in schema.fields().iter().enumerate() {
-        let column: ColumnPath = field.name().as_str().into();
-        if matches!(field.data_type(), DataType::Utf8View | DataType::BinaryView) {
-            // two comparisons per value for bounds that no query of ours prunes by
-            properties = properties.set_column_statistics_enabled(column.clone(), EnabledStatistics::None);
-        }
-        match field.data_type() {
-            // of use for words that repeat, in a file that is not tiny
-            DataType::Utf8View
-                if !is_small && !unique_columns.contains(field.name()) && repeats(pieces, at) =>
-            {
-                properties = properties.set_column_dictionary_enabled(column, true);
-            }
-            // counters and times grow in small steps; a batch's constants shrink to nothing
-            DataType::Int64 | DataType::Timestamp(_, _) if !is_small => {
-                properties = properties.set_column_encoding(column, Encoding::DELTA_BINARY_PACKED);
-            }
-            _ => {}
-        }
-    }
-    let options =
-        ArrowWriterOptions::new().with_properties(properties.build()).with_skip_arrow_metadata(true);
-    let writer = ArrowWriter::try_new_with_options(Vec::new(), schema, options)?;
-    Ok(OpenFile { writer, rows: 0 })
-}
-
-/// The value as Delta writes it into the log.
-fn partition_value(column: &ArrayRef, row: usize) -> Result<Option<String>> {
-    if column.is_null(row) {
-        return Ok(None);
-    }
-    Ok(Some(match column.data_type() {
-        DataType::Utf8View => column.as_string_view().value(row).to_owned(),
-        DataType::Date32 => date_text(column.as_primitive::<Date32Type>().value(row)),
-        DataType::Int32 => column.as_primitive::<Int32Type>().value(row).to_string(),
-        DataType::Int64 => column.as_primitive::<Int64Type>().value(row).to_string(),
-        DataType::Boolean => column.as_boolean().value(row).to_string(),
-        other => {
-            return Err(Error::project(format!(
-                "a partition column can't have the type `{other}`; use date, text, int, bigint or boolean"
-            )));
-        }
-    }))
-}
-
-/// `2025-08-31` for the days since 1970-01-01.
-pub fn date_text(days: i32) -> String {
-    match NaiveDate::from_epoch_days(days) {
-        Some(date) => date.format("%Y-%m-%d").to_string(),
-        None => days.to_string(),
-    }
-}
-
-fn relative_path(partition: &[String], key: &PartitionKey, name: &str) -> String {
-    let mut path = String::new();
-    for (column, value) in partition.iter().zip(key) {
-        path.push_str(&encode(column, ""));
-        path.push('=');
-        match value {
-            Some(value) => path.push_str(&encode(value, "")),
-            None => path.push_str("__HIVE_DEFAULT_PARTITION__"),
-        }
-        path.push('/');
-    }
-    path.push_str(name);
-    path
-}
-
-/// Percent-encodes everything but letters, digits, `-`, `_`, `.` and what is in `keep`; `.` alone would be a folder.
-fn encode(text: &str, keep: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    let only_dots = text.bytes().all(|byte| byte == b'.');
-    for byte in text.bytes() {
-        let plain = byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-        if (plain && !only_dots) || keep.as_bytes().contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            encoded.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    encoded
-}
-
-/// The inverse of percent-encoding, for the paths in the log.
-pub fn decode(path: &str) -> Result<String> {
-    let mut bytes = Vec::with_capacity(path.len());
-    let mut rest = path.as_bytes();
-    while let Some((first, tail)) = rest.split_first() {
-        let hex = tail.get(..2).and_then(|two| std::str::from_utf8(two).ok());
-        match hex.and_then(|two| u8::from_str_radix(two, 16).ok()) {
-            Some(byte) if *first == b'%' => {
-                bytes.push(byte);
-                rest = &tail[2..];
-            }
-            _ => {
-                bytes.push(*first);
-                rest = tail;
-            }
-        }
-    }
-    String::from_utf8(bytes)
-        .map_err(|error| Error::data(format!("the path `{path}` in the log is damaged")).because(error))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn hostile_partition_values_stay_inside_the_table() {
-        for value in ["../../x", "a/b", "..", ".", "%2F", "a b", "ü", "x\ny", "service=x"] {
-            let partition = ["service".to_owned()];
-            let relative = relative_path(&partition, &vec![Some(value.to_owned())], "f.parquet");
-            assert_eq!(relative.matches('/').count(), 1, "{relative}");
-            assert!(!relative.contains("=./") && !relative.contains("=../"), "{relative}");
-            assert!(Path::parse(&relative).is_ok(), "{relative}");
-            assert_eq!(decode(&encode(&relative, "/=")).unwrap(), relative);
-        }
-    }
 }

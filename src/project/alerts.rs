@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::diagnostics::Diagnostics;
+use super::lenient::line_of_key;
 use super::manifest::OpenLineageManifest;
+use super::read::PROJECT_FILE;
 
 /// What an alert is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize)]
@@ -114,7 +116,7 @@ impl AlertManifest {
 impl Declared {
     /// Reads `medallion.toml` as far as it can be read; what is wrong with it is told by who loads the project.
     pub fn read(folder: &Path) -> Declared {
-        let Ok(text) = std::fs::read_to_string(folder.join("medallion.toml")) else {
+        let Ok(text) = std::fs::read_to_string(folder.join(PROJECT_FILE)) else {
             return Declared::default();
         };
         let Ok(mut table) = text.parse::<toml::Table>() else {
@@ -136,29 +138,31 @@ impl Declared {
 }
 
 /// What is wrong with the sections.
-pub(super) fn check(alerts: &[AlertManifest], found: &mut Diagnostics) {
+pub(super) fn check(alerts: &[AlertManifest], text: &str, found: &mut Diagnostics) {
     let mut titles = BTreeSet::new();
     for (number, alert) in alerts.iter().enumerate() {
-        let mut add = |message: String| {
-            found.add("medallion.toml", 0, format!("`[[alerts]]` {}: {message}", number + 1));
+        let mut add = |key: &str, message: String| {
+            let line = line_of_key(text, &format!("alerts.{number}.{key}"));
+            found.add(PROJECT_FILE, line, format!("`[[alerts]]` {}: {message}", number + 1));
         };
         match (&alert.url_env, &alert.url_file) {
             (Some(variable), None) if !is_variable(variable) => {
-                add(format!(
-                    "`url_env` names a variable, letters, digits and `_`; `{}` is none",
-                    shown(variable)
-                ));
+                let shown = shown(variable);
+                add(
+                    "url_env",
+                    format!("`url_env` names a variable, letters, digits and `_`; `{shown}` is none"),
+                );
             }
             (Some(_), Some(_)) | (None, None) => {
-                add("say where the url is kept with one of `url_env` and `url_file`".to_owned());
+                add("url_env", "say where the url is kept with one of `url_env` and `url_file`".to_owned());
             }
             _ => {}
         }
         if alert.on.is_empty() {
-            add("`on` is empty: nobody would be told anything".to_owned());
+            add("on", "`on` is empty: nobody would be told anything".to_owned());
         }
         if !titles.insert(alert.title()) {
-            add(format!("there are two of `{}`; give each a `name`", shown(&alert.title())));
+            add("kind", format!("there are two of `{}`; give each a `name`", shown(&alert.title())));
         }
     }
 }
@@ -185,7 +189,7 @@ mod tests {
         }
         let manifest: Manifest = toml::from_str(text).unwrap();
         let mut found = Diagnostics::default();
-        check(&manifest.alerts, &mut found);
+        check(&manifest.alerts, text, &mut found);
         found.into_sorted().iter().map(|problem| format!("{problem}\n")).collect()
     }
 

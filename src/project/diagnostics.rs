@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::error::Error;
 
@@ -13,7 +13,8 @@ use crate::error::Error;
 pub struct Diagnostic {
     /// Relative to the project.
     pub file: PathBuf,
-    /// From 1; 0 where the whole file is meant.
+    /// From 1; 0, `null` for others, where the whole file is meant.
+    #[serde(serialize_with = "line_or_null")]
     pub line: usize,
     pub message: String,
 }
@@ -25,6 +26,17 @@ impl fmt::Display for Diagnostic {
             line => write!(f, "{}:{line}: {}", self.file.display(), self.message),
         }
     }
+}
+
+impl Diagnostic {
+    /// The line, where it is known.
+    pub fn known_line(&self) -> Option<usize> {
+        (self.line > 0).then_some(self.line)
+    }
+}
+
+fn line_or_null<S: Serializer>(line: &usize, serializer: S) -> Result<S::Ok, S::Error> {
+    (*line > 0).then_some(line).serialize(serializer)
 }
 
 /// Everything that is wrong with a project.

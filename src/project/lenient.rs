@@ -99,6 +99,27 @@ impl<M: Manifest> Lenient<M> {
     }
 }
 
+/// The line (from 1) of a key such as `serving.keyspace` or, of a list's table, `alerts.0.on`; of the innermost part that is
+/// there, 0 where none is.
+pub fn line_of_key(text: &str, path: &str) -> usize {
+    let (root, _) = DeTable::parse_recoverable(text);
+    let (mut table, mut line) = (root.get_ref(), 0);
+    let mut parts = path.split('.');
+    while let Some(part) = parts.next() {
+        let Some((key, mut value)) = table.iter().find(|(key, _)| key.get_ref() == part) else { break };
+        line = line_at(text, key.span().start);
+        if let DeValue::Array(items) = value.get_ref() {
+            let number = parts.next().and_then(|number| number.parse::<usize>().ok());
+            let Some(item) = number.and_then(|number| items.get(number)) else { break };
+            line = line_at(text, item.span().start);
+            value = item;
+        }
+        let DeValue::Table(below) = value.get_ref() else { break };
+        table = below;
+    }
+    line
+}
+
 /// Whether a key that was taken out looks like the missing one: it has been told already.
 fn is_misspelt(table: &DeTable<'_>, missing: &str, taken_out: &BTreeSet<String>) -> bool {
     table
@@ -174,6 +195,23 @@ mod tests {
         let text = Text { file: "x.toml".into(), text: text.to_owned() };
         let read = Lenient::parse(&text, &mut found);
         (read, found.into_sorted().iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn keys_are_found_where_they_stand() {
+        let text = "key = []\n[serving]\n# hosts\nhosts = [\"a\"]\n\n[[alerts]]\non = 1\n[[alerts]]\nkind = 2\non = 3\n";
+        for (path, line) in [
+            ("key", 1),
+            ("serving", 2),
+            ("serving.hosts", 4),
+            ("serving.keyspace", 2),
+            ("alerts.0.on", 7),
+            ("alerts.1.on", 10),
+            ("alerts.1.url_env", 8),
+            ("on", 0),
+        ] {
+            assert_eq!(line_of_key(text, path), line, "{path}");
+        }
     }
 
     #[test]

@@ -8,10 +8,12 @@ use super::contact;
 use super::cql::{self, COMMITTED_AT, Insert, ServingTable};
 use super::cql_type::CqlType;
 use super::diagnostics::Diagnostics;
+use super::lenient::line_of_key;
 use super::manifest::ServingManifest;
 use super::model::Model;
-use super::read::{Text, Written};
+use super::read::{PROJECT_FILE, Text, Written};
 use super::sql::TableName;
+use crate::type_name::type_name;
 use crate::zone;
 
 /// A mart of gold with a table and a publishing statement in `cql/`.
@@ -76,7 +78,7 @@ pub(super) fn marts(
         }
         let Some(ddl) = written.tables.get(name) else {
             if !written.is_unread_table(name, tables) {
-                found.add(&text.file, 0, format!("`cql/tables/{name}.cql` is missing"));
+                found.add_at(&text.file, &text.text, name, format!("`cql/tables/{name}.cql` is missing"));
             }
             continue;
         };
@@ -126,7 +128,7 @@ fn mart(
                 column,
                 format!(
                     "`{column}` is `{kind}` and `{marker}` is `{}` in `{}`",
-                    field.data_type(),
+                    type_name(field.data_type()),
                     model.table
                 ),
             ),
@@ -134,7 +136,8 @@ fn mart(
     }
     for (column, _) in &table.columns {
         if !filled.contains(column.as_str()) {
-            found.add(&text.file, 0, format!("the column `{column}` is not filled"));
+            let message = format!("the column `{column}` is not filled");
+            found.add_at(&text.file, &text.text, &insert.table, message);
         }
     }
     if found.len() > before {
@@ -162,40 +165,50 @@ fn mart(
 }
 
 /// What is wrong with the section `serving`.
-pub(super) fn check_serving(serving: &ServingManifest, found: &mut Diagnostics) {
-    let mut add = |message: String| found.add("medallion.toml", 0, message);
+pub(super) fn check_serving(serving: &ServingManifest, text: &str, found: &mut Diagnostics) {
+    let mut add = |key: &str, message: String| {
+        found.add(PROJECT_FILE, line_of_key(text, &format!("serving.{key}")), message);
+    };
     if !is_identifier(&serving.keyspace) {
-        add(format!(
+        let message = format!(
             "the keyspace `{}` must begin with a letter and hold letters, digits and `_` only, at most 48",
             serving.keyspace
-        ));
+        );
+        add("keyspace", message);
     }
     for (datacenter, _) in serving.replication.iter().filter(|(name, _)| !is_datacenter(name)) {
-        add(format!("the datacenter `{datacenter}` may hold letters, digits, `_`, `-` and `.` only"));
+        let message =
+            format!("the datacenter `{datacenter}` may hold letters, digits, `_`, `-` and `.` only");
+        add(&format!("replication.{datacenter}"), message);
     }
     if serving.replication.values().chain(&serving.replication_factor).any(|copies| *copies == 0) {
-        add("a keyspace needs at least one copy".to_owned());
+        let key = if serving.replication.is_empty() { "replication_factor" } else { "replication" };
+        add(key, "a keyspace needs at least one copy".to_owned());
     }
     if !serving.replication.is_empty() && serving.replication_factor.is_some() {
-        add("give `serving.replication` or `serving.replication_factor`, not both".to_owned());
+        add(
+            "replication_factor",
+            "give `serving.replication` or `serving.replication_factor`, not both".to_owned(),
+        );
     }
     // a bundle of Astra takes the place of nodes
     for host in serving.hosts.iter().filter(|host| !host.starts_with("astra:")) {
         if let Err(message) = contact::with_port(host) {
-            add(format!("`serving.hosts`: {message}"));
+            add("hosts", format!("`serving.hosts`: {message}"));
         }
     }
     if serving.tls_certificate.is_some() != serving.tls_key.is_some() {
-        add("`serving.tls_certificate` and `serving.tls_key` belong together".to_owned());
+        let key = if serving.tls_key.is_none() { "tls_certificate" } else { "tls_key" };
+        add(key, "`serving.tls_certificate` and `serving.tls_key` belong together".to_owned());
     }
     if serving.tls_certificate.is_some() && serving.tls_ca.is_none() {
-        add("`serving.tls_certificate` needs `serving.tls_ca`".to_owned());
+        add("tls_certificate", "`serving.tls_certificate` needs `serving.tls_ca`".to_owned());
     }
     if serving.password_file.is_some() && serving.user.is_none() {
-        add("`serving.password_file` needs `serving.user`".to_owned());
+        add("password_file", "`serving.password_file` needs `serving.user`".to_owned());
     }
     if serving.max_requests == 0 || serving.max_requests > 4096 {
-        add("`serving.max_requests` must be between 1 and 4096".to_owned());
+        add("max_requests", "`serving.max_requests` must be between 1 and 4096".to_owned());
     }
 }
 

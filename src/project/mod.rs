@@ -121,7 +121,7 @@ impl Project {
     /// # Errors
     /// `Usage` where there is no project in the folder.
     pub async fn check(folder: &Path) -> Result<std::result::Result<Project, Problems>> {
-        if !folder.join("medallion.toml").is_file() {
+        if !folder.join(read::PROJECT_FILE).is_file() {
             return Err(Error::usage(format!(
                 "there is no `medallion.toml` in `{}`; name the project's folder with `--project`",
                 folder.display()

@@ -42,6 +42,7 @@ pub struct CheckFiles {
 pub struct Written {
     pub project: ProjectManifest,
     pub project_damage: Damage,
+    pub project_text: String,
     pub sources: BTreeMap<String, (Text, Lenient<SourceManifest>)>,
     pub silver: BTreeMap<String, Pair<ModelManifest>>,
     pub gold: BTreeMap<String, Pair<ModelManifest>>,
@@ -78,6 +79,9 @@ impl Written {
     }
 }
 
+/// The file that makes a folder a project.
+pub const PROJECT_FILE: &str = "medallion.toml";
+
 const FOLDERS: [&str; 10] = [
     SOURCES,
     SILVER,
@@ -100,9 +104,9 @@ const TABLES: &str = "cql/tables";
 
 /// Reads everything that can be read; the rest is told.
 pub fn read(folder: &Path, found: &mut Diagnostics) -> Written {
-    let manifest = Path::new("medallion.toml");
-    let project = match read_text(folder, manifest, found) {
-        Some(text) => Lenient::<ProjectManifest>::parse(&text, found),
+    let text = read_text(folder, Path::new(PROJECT_FILE), found);
+    let project = match &text {
+        Some(text) => Lenient::<ProjectManifest>::parse(text, found),
         None => Lenient::absent(),
     };
     let mut left = list(folder, Path::new("sql"), found);
@@ -138,6 +142,7 @@ pub fn read(folder: &Path, found: &mut Diagnostics) -> Written {
     Written {
         project: project.manifest,
         project_damage: project.damage,
+        project_text: text.map(|text| text.text).unwrap_or_default(),
         sources,
         silver,
         gold,

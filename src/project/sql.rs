@@ -121,17 +121,20 @@ pub fn locate(text: &str, error: &DataFusionError) -> (usize, String) {
         Some(span) => usize::try_from(span.start.line).unwrap_or(0),
         None => parser_line(&message),
     };
-    (if line > 0 { line } else { line_of_name(text, &message) }, message)
+    (if line > 0 { line } else { line_of_names(text, &message) }, message)
 }
 
-/// The line of the first name that the message complains about.
-fn line_of_name(text: &str, message: &str) -> usize {
-    let named = message
+/// The line of the first name that the message complains about, of those that stand in quotes before the others; 0 where the
+/// text has none of them.
+pub fn line_of_names(text: &str, message: &str) -> usize {
+    let in_quotes = |quote: char| message.split(quote).skip(1).step_by(2);
+    let quoted = in_quotes('`').chain(in_quotes('\''));
+    let plain = message
         .split(|c: char| !(c.is_alphanumeric() || c == '_' || c == '.'))
-        .filter(|word| word.contains('_') || word.contains('.'))
-        .map(|word| word.rsplit('.').next().unwrap_or(word))
-        .find(|word| !word.is_empty() && text.contains(word));
-    named.map_or(0, |word| line_of(text, word))
+        .filter(|word| word.contains('_') || word.contains('.'));
+    let names = quoted.chain(plain).map(|word| word.rsplit('.').next().unwrap_or(word));
+    let lines = names.filter(|word| !word.is_empty()).map(|word| line_of(text, word));
+    lines.into_iter().find(|line| *line > 0).unwrap_or(0)
 }
 
 #[cfg(test)]

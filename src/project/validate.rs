@@ -93,10 +93,10 @@ pub(super) async fn validate(folder: &Path, written: Written, found: &mut Diagno
     if let Some(serving) = &written.project.serving
         && !written.project_damage.touches("serving")
     {
-        mart::check_serving(serving, found);
+        mart::check_serving(serving, &written.project_text, found);
     }
     if !written.project_damage.touches("alerts") {
-        alerts::check(&written.project.alerts, found);
+        alerts::check(&written.project.alerts, &written.project_text, found);
     }
     let mut watches = Vec::new();
     for (name, text) in &written.watches {

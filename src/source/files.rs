@@ -13,6 +13,7 @@ use object_store::{GetResultPayload, ObjectStoreExt};
 use tokio::runtime::Handle;
 
 use super::entries::{Entry, Kind, entries};
+use super::unpack::{PIECE_BYTES, Stop, Unpacked};
 use crate::error::{Error, Result};
 use crate::lake::Root;
 use crate::project::Project;
@@ -205,60 +206,96 @@ pub fn read(
     mut take: impl FnMut(&[u8]) -> Result<bool>,
 ) -> Result<(End, blake3::Hash)> {
     let mut raw = open(landing, path, runtime)?;
-    let mut end = End::Complete;
-    {
-        let mut unpacked = Unpacked::new(path, &mut raw)?;
-        let mut buffer = vec![0; unpacked.buffer_bytes()];
-        let mut total: u64 = 0;
-        loop {
-            let size = match unpacked.read(&mut buffer) {
-                Ok(0) => break,
-                Ok(size) => size,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) if unpacked.is_plain() => {
-                    return Err(Error::unavailable(format!("can't read `{path}`")).because(error));
-                }
-                Err(error) => {
-                    end = End::Damaged(format!("the compressed file is damaged: {error}"));
-                    break;
-                }
-            };
-            total += size as u64;
-            if let Some(reason) = unpacked.over_limit(total, limits) {
-                end = End::Damaged(reason);
-                break;
-            }
-            if !take(&buffer[..size])? {
-                break;
-            }
-        }
+    let end = unpack(path, &mut raw, limits, &mut take)?;
+    if let Some(error) = raw.failure.take() {
+        return Err(unreadable(path, error));
     }
     // the hash is of the whole file, also where unpacking ended early
-    io::copy(&mut raw, &mut io::sink())
-        .map_err(|error| Error::unavailable(format!("can't read `{path}`")).because(error))?;
-    Ok((end, raw.hasher.finalize()))
+    Ok((end, hash_of_all(path, raw)?))
+}
+
+/// The hash of a file's bytes as landed. Blocks.
+///
+/// # Errors
+/// The store's.
+pub fn hash(landing: &Root, path: &str, runtime: &Handle) -> Result<blake3::Hash> {
+    hash_of_all(path, open(landing, path, runtime)?)
+}
+
+fn hash_of_all(path: &str, mut raw: Raw) -> Result<blake3::Hash> {
+    io::copy(&mut raw, &mut io::sink()).map_err(|error| unreadable(path, error))?;
+    Ok(raw.hasher.finalize())
+}
+
+fn unreadable(path: &str, error: io::Error) -> Error {
+    Error::unavailable(format!("can't read `{path}`")).because(error)
+}
+
+fn unpack(
+    path: &str,
+    raw: &mut Raw,
+    limits: &Limits,
+    take: &mut impl FnMut(&[u8]) -> Result<bool>,
+) -> Result<End> {
+    let (landed_bytes, mut handed_on) = (raw.size, 0);
+    let mut unpacked = Unpacked::new(path, raw);
+    let mut buffer = vec![0; unpacked.buffer_bytes(landed_bytes)];
+    loop {
+        let wanted = if handed_on == 0 { buffer.len() } else { buffer.len().min(PIECE_BYTES) };
+        let (size, stop) = unpacked.fill(&mut buffer[..wanted]);
+        if let Some(reason) = unpacked.over_limit(handed_on, size, limits) {
+            return Ok(End::Damaged(reason));
+        }
+        for piece in buffer[..size].chunks(PIECE_BYTES) {
+            if !take(piece)? {
+                return Ok(End::Complete);
+            }
+        }
+        handed_on += size as u64;
+        match stop {
+            Some(Stop::End) => return Ok(End::Complete),
+            Some(Stop::Fault(reason)) => return Ok(End::Damaged(reason)),
+            None => {}
+        }
+    }
 }
 
 /// The landed bytes, hashed as they pass.
-struct Raw {
+pub(super) struct Raw {
     inner: Box<dyn Read>,
     hasher: blake3::Hasher,
-    num_read: u64,
     /// As the store tells it.
     size: u64,
+    /// Why the store gave no more: no fault of the file.
+    pub failure: Option<io::Error>,
+}
+
+#[cfg(test)]
+impl Raw {
+    pub fn of(inner: impl Read + 'static) -> Self {
+        Raw { inner: Box::new(inner), hasher: blake3::Hasher::new(), size: 0, failure: None }
+    }
 }
 
 impl Read for Raw {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let size = self.inner.read(buffer)?;
-        self.hasher.update(&buffer[..size]);
-        self.num_read += size as u64;
-        Ok(size)
+        match self.inner.read(buffer) {
+            Ok(size) => {
+                self.hasher.update(&buffer[..size]);
+                Ok(size)
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Err(error),
+            Err(error) => {
+                let told = io::Error::new(error.kind(), error.to_string());
+                self.failure = Some(error);
+                Err(told)
+            }
+        }
     }
 }
 
 fn open(landing: &Root, path: &str, runtime: &Handle) -> Result<Raw> {
-    let failed = |error: io::Error| Error::unavailable(format!("can't read `{path}`")).because(error);
+    let failed = |error: io::Error| unreadable(path, error);
     let size;
     let inner: Box<dyn Read> = match &landing.folder {
         Some(folder) => {
@@ -286,7 +323,7 @@ fn open(landing: &Root, path: &str, runtime: &Handle) -> Result<Raw> {
             }
         }
     };
-    Ok(Raw { inner, hasher: blake3::Hasher::new(), num_read: 0, size })
+    Ok(Raw { inner, hasher: blake3::Hasher::new(), size, failure: None })
 }
 
 /// A stream of chunks as a blocking reader.
@@ -307,69 +344,6 @@ impl Read for Chunks {
         let size = self.chunk.len().min(buffer.len());
         buffer[..size].copy_from_slice(&self.chunk.split_to(size));
         Ok(size)
-    }
-}
-
-/// The bytes behind a file's compression.
-enum Unpacked<'a> {
-    Plain(&'a mut Raw),
-    Gzip(Box<flate2::read::MultiGzDecoder<&'a mut Raw>>),
-    Zstd(zstd::stream::read::Decoder<'a, io::BufReader<&'a mut Raw>>),
-}
-
-impl<'a> Unpacked<'a> {
-    fn new(path: &str, raw: &'a mut Raw) -> Result<Self> {
-        if path.ends_with(".gz") {
-            return Ok(Unpacked::Gzip(Box::new(flate2::read::MultiGzDecoder::new(raw))));
-        }
-        if path.ends_with(".zst") {
-            return Ok(Unpacked::Zstd(zstd::stream::read::Decoder::new(raw)?));
-        }
-        Ok(Unpacked::Plain(raw))
-    }
-
-    /// A plain file is read in one go where it is small.
-    fn buffer_bytes(&self) -> usize {
-        const LARGEST: usize = 1024 * 1024;
-        match self {
-            Unpacked::Plain(raw) => usize::try_from(raw.size).unwrap_or(LARGEST).clamp(4096, LARGEST - 1) + 1,
-            _ => LARGEST / 4,
-        }
-    }
-
-    fn is_plain(&self) -> bool {
-        matches!(self, Unpacked::Plain(_))
-    }
-
-    fn packed_bytes(&self) -> u64 {
-        match self {
-            Unpacked::Plain(raw) => raw.num_read,
-            Unpacked::Gzip(reader) => reader.get_ref().num_read,
-            Unpacked::Zstd(reader) => reader.get_ref().get_ref().num_read,
-        }
-    }
-
-    fn over_limit(&self, total: u64, limits: &Limits) -> Option<String> {
-        // small files may compress well; a bomb shows once it has unpacked this much
-        const RATIO_FROM_BYTES: u64 = 64 * 1024 * 1024;
-        if self.is_plain() {
-            return None;
-        }
-        if total > limits.unpacked_bytes {
-            return Some(format!("the file unpacks to more than {} bytes", limits.unpacked_bytes));
-        }
-        let is_bomb = total > RATIO_FROM_BYTES && total / self.packed_bytes().max(1) > limits.unpacked_ratio;
-        is_bomb.then(|| format!("the file unpacks to more than {} times its size", limits.unpacked_ratio))
-    }
-}
-
-impl Read for Unpacked<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Unpacked::Plain(reader) => reader.read(buffer),
-            Unpacked::Gzip(reader) => reader.read(buffer),
-            Unpacked::Zstd(reader) => reader.read(buffer),
-        }
     }
 }
 

@@ -3,4 +3,5 @@
 pub mod entries;
 pub mod files;
 pub mod follow;
+mod unpack;
 mod watch;

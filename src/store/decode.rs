@@ -13,6 +13,7 @@ use arrow::util::display::array_value_to_string;
 
 use crate::error::{Error, Result};
 use crate::project::cql_type::CqlType;
+use crate::type_name::type_name;
 
 /// A value of an answer.
 type Cell<'a> = Option<&'a [u8]>;
@@ -22,8 +23,12 @@ type Cell<'a> = Option<&'a [u8]>;
 /// # Errors
 /// `Data` where a value does not fit the column's type.
 pub fn column(kind: &CqlType, data_type: &DataType, values: &[Cell<'_>]) -> Result<ArrayRef> {
-    let refused =
-        || Error::data(format!("a `{kind}` of cassandra does not fit the column's type `{data_type}`"));
+    let refused = || {
+        Error::data(format!(
+            "a `{kind}` of cassandra does not fit the column's type `{}`",
+            type_name(data_type)
+        ))
+    };
     let each =
         || values.iter().map(|value| value.filter(|bytes| !bytes.is_empty() || *kind == CqlType::Text));
     Ok(match (data_type, kind) {

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::telemetry::duration_text;
+use crate::telemetry::{duration_text, time_text};
 
 /// Upper ends of the buckets of durations, in seconds.
 pub(super) const BUCKETS: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0];
@@ -368,13 +368,6 @@ fn escaped(label: &str) -> String {
 
 fn seconds(micros: i64) -> f64 {
     micros as f64 / 1e6
-}
-
-fn time_text(micros: i64) -> String {
-    match chrono::DateTime::from_timestamp_micros(micros) {
-        Some(time) => time.format("%Y-%m-%dT%H:%M:%SZ").to_string(),
-        None => micros.to_string(),
-    }
 }
 
 /// How long ago a time is, for people.

@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::data::{Landed, gzip};
 use crate::mini::{self, reading, readings};
-use crate::support::{Place, set_modified};
+use crate::support::{Done, Place, set_modified};
 
 #[test]
 fn a_changed_file_is_a_problem_and_is_not_ingested() {
@@ -146,8 +146,85 @@ fn what_was_read_before_the_damage_is_kept() {
 }
 
 #[test]
+fn what_a_compressed_file_really_is_is_told() {
+    let [one, two] = ["1", "2"].map(|id| format!("{}\n", reading(id, 1, "1")).into_bytes());
+    let packed = gzip(&one);
+    let files = [
+        (
+            "plain.jsonl.gz",
+            one.clone(),
+            0,
+            "is no gzip, as its name says: it begins with the bytes 7b 22 69 64",
+        ),
+        (
+            "plain.jsonl.zst",
+            one.clone(),
+            0,
+            "is no zstd, as its name says: it begins with the bytes 7b 22 69 64",
+        ),
+        (
+            "tail.jsonl.gz",
+            [&packed[..], b"and more"].concat(),
+            1,
+            "something that is no gzip comes after the first",
+        ),
+        ("short_tail.jsonl.gz", [&packed[..], b"x"].concat(), 1, "it begins with the bytes 78"),
+        ("torn.jsonl.gz", [&packed[..], &gzip(&two)[..10]].concat(), 1, "ends too early: its"),
+        ("padded.jsonl.gz", [&packed[..], &[0; 512], &gzip(&two)[..], &[0; 3]].concat(), 2, ""),
+    ];
+    for (name, bytes, num_read, why) in files {
+        let place = mini::place();
+        place.land([&Landed::new(&format!("readings/{name}"), bytes)]);
+        place.run();
+        let refused = place.quarantined("readings");
+        assert_eq!(refused.len(), usize::from(!why.is_empty()), "{name}: {refused:?}");
+        assert!(refused.iter().all(|record| record.reason.contains(why)), "{name}: {refused:?}");
+        let num_refused = refused.len() as i64;
+        assert_eq!(
+            place.records("readings"),
+            [num_read + num_refused, num_read, 0, 0, num_refused],
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn a_bomb_of_tiny_records_is_one_refused_file() {
+    let place = mini::place();
+    let bomb = gzip(&b"tiny\n".repeat(2_000_000));
+    let num_bytes = bomb.len();
+    // as compressible as data may be
+    let lines: Vec<String> = (0..60_000).map(|n| reading(&(n / 4).to_string(), 1, "1")).collect();
+    let packed = gzip(&readings("a.jsonl", &lines).bytes);
+    place.land([
+        &Landed::new("readings/bomb.jsonl.gz", bomb),
+        &Landed::new("readings/meant.jsonl.gz", packed),
+    ]);
+    place.run();
+    let refused = place.quarantined("readings");
+    assert_eq!(refused.len(), 1, "{refused:?}");
+    assert!(refused[0].reason.contains("unpacks to more than 200 times its size"), "{refused:?}");
+    assert!(refused[0].reason.contains("none of it was read"), "{refused:?}");
+    assert_eq!(place.records("readings"), [60_001, 15_000, 45_000, 0, 1]);
+    let shown = place.medallion(&["quarantine", "show"]).ok();
+    assert!(
+        shown.starts_with("readings/bomb.jsonl.gz:0 ") && shown.contains("its bytes are in the landing file")
+    );
+    let raw_bytes = place.value("select raw_bytes from quarantine.readings");
+    assert_eq!(raw_bytes, num_bytes.to_string());
+    // whoever means it raises the limit, and is told which file's records are refused
+    place.edit("medallion.toml", "[limits]", "[limits]\nunpacked_ratio = 5000");
+    let long = format!("{}\n", "x".repeat(49)).repeat(100_000);
+    place.land([&Landed::new("readings/again.jsonl.gz", gzip(long.as_bytes()))]);
+    let told = Done::of(place.told_command(&["run"]).output().unwrap()).stderr;
+    assert!(told.contains("of 100000 records in `readings/again.jsonl.gz` 100000 are refused"), "{told}");
+    assert_eq!(place.value("select count(*) from quarantine.readings"), "100001");
+}
+
+#[test]
 fn a_compression_bomb_is_cut_off() {
     let place = mini::place();
+    place.edit("medallion.toml", "[limits]", "[limits]\nunpacked_ratio = 5000");
     let mut bomb = format!("{}\n", reading("1", 1, "1")).into_bytes();
     bomb.extend(std::iter::repeat_n(b"\n".as_slice(), 20_000_000).flatten());
     place.land([&Landed::new("readings/bomb.jsonl.gz", gzip(&bomb))]);

@@ -164,6 +164,35 @@ fn a_compaction_changes_no_row_and_makes_nothing_dirty() {
     Contents::of(&place).assert_equals(&crate::rerun::fresh(&place), "a run after a compaction");
 }
 
+/// Before, `optimize` committed the table as it is declared now, without its description, and did not count the rows.
+#[test]
+fn a_compaction_leaves_the_table_as_its_log_says() {
+    let place = in_small_files();
+    let metadata = || {
+        let log = place.lake.join("bronze/readings/_delta_log");
+        let mut entries: Vec<_> = crate::support::walk(&log)
+            .into_iter()
+            .filter(|path| path.extension().is_some_and(|end| end == "json"))
+            .collect();
+        entries.sort();
+        let lines = entries.iter().map(|path| std::fs::read_to_string(path).unwrap()).collect::<String>();
+        lines.lines().rev().find(|line| line.contains("\"metaData\"")).unwrap().to_owned()
+    };
+    let before = metadata();
+    assert!(before.contains("What was measured."), "{before}");
+    let note = "{ name = \"note\", type = \"text\" },";
+    place.edit("sql/bronze/readings.toml", note, &format!("{note} {{ name = \"extra\", type = \"text\" }},"));
+    let num_before = num_files(&place, "bronze/readings");
+    place.medallion(&["optimize"]).ok();
+    assert!(num_files(&place, "bronze/readings") < num_before);
+    assert_eq!(metadata(), before);
+    place.land([&mini::readings("more.jsonl", &[mini::reading("more", 1, "1")])]);
+    place.run();
+    assert!(metadata().contains("extra"));
+    assert_eq!(place.value("select count(extra) from bronze.readings"), "0");
+    assert_eq!(place.value("select count(*) from silver.readings where id = 'more'"), "1");
+}
+
 #[test]
 fn which_rows_are_stale_stays_known_through_a_compaction() {
     let place = in_small_files();

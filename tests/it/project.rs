@@ -45,7 +45,7 @@ fn problems_of_several_files_are_told_at_once() {
         ("cql/questions/lonely.toml", "title = \"x\"\n"),
     ]);
     refused(&place).tells(&[
-        "sql/bronze/readings.toml: a source needs a `key`",
+        "sql/bronze/readings.toml:6: a source needs a `key`",
         "sql/bronze/readings.toml:15: ",
         "varchar(3)",
         "sql/bronze/sites.toml:5: unknown field `modus`",
@@ -73,13 +73,17 @@ fn an_unknown_column_is_told_with_its_line() {
 fn cyclic_models_are_told_with_the_cycle_and_hide_no_other_problem() {
     let toml = "description = \"x\"\nkey = [\"site\"]\n";
     let place = project(&[
-        ("sql/gold/a.sql", "select site from gold.b\n"),
+        ("sql/gold/a.sql", "select site\nfrom gold.b\n"),
         ("sql/gold/a.toml", toml),
         ("sql/gold/b.sql", "select site from gold.a\n"),
         ("sql/gold/b.toml", toml),
         ("sql/silver/sites.sql", &text("sql/silver/sites.sql").replace("name, opened", "nmae, opened")),
     ]);
-    refused(&place).tells(&["cycle", "gold.a → gold.b", "sql/silver/sites.sql:1: ", "nmae"]);
+    refused(&place).tells(&[
+        "sql/gold/a.sql:2: the models read each other in a cycle: gold.a → gold.b",
+        "sql/silver/sites.sql:1: ",
+        "nmae",
+    ]);
 }
 
 #[test]
@@ -115,6 +119,16 @@ fn each_mistake_is_told() {
             "sql/bronze/readings.toml",
             edited("decimal(18,6)", "decimal(77,6)"),
             &["readings.toml:14: ", "decimal(77,6)"],
+        ),
+        (
+            "sql/bronze/readings.toml",
+            edited("event_time = \"at\"", "event_time = \"at\"\nwatermark_delay = \"-2 hours\""),
+            &["readings.toml:9: `-2 hours` is not a duration"],
+        ),
+        (
+            "sql/bronze/readings.toml",
+            edited("event_time = \"at\"", "event_time = \"at\"\nfuture_limit = \"2000 milliseconds\""),
+            &["readings.toml:9: `2000 milliseconds` is not a duration"],
         ),
         (
             "sql/bronze/readings.toml",
@@ -368,4 +382,72 @@ fn messages_name_no_inner_things() {
     for inner in ["medallion.gold", "Error during planning", "$partitions", "Schema error"] {
         assert!(!told.stderr.contains(inner), "{}", told.stderr);
     }
+}
+
+#[test]
+fn types_are_called_as_the_project_calls_them() {
+    let place = project(&[
+        ("sql/checks/b.sql", "select abs(site, 1) from gold.daily\n"),
+        ("sql/checks/b.toml", "description = \"x\"\n"),
+        ("sql/gold/total.sql", "select site,\n  arrow_cast(1, 'UInt64') as amount\nfrom gold.daily\n"),
+    ]);
+    let told = refused(&place).stderr;
+    for text in [
+        "'abs(text, bigint)'",
+        "sql/gold/total.sql:2: column `amount` has the type `bigint unsigned`, which the lake can't hold",
+    ] {
+        assert!(told.contains(text), "`{text}` is missing in {told}");
+    }
+    let asked = project(&[]).medallion(&["sql", "select abs('a') + sum(site) from gold.daily"]);
+    for text in [&told, &asked.stderr] {
+        for arrows in ["Utf8", "Int64", "Decimal128", "Date32", "Timestamp("] {
+            assert!(!text.contains(arrows), "{arrows} in {text}");
+        }
+    }
+}
+
+#[test]
+fn a_problem_is_told_with_its_line_or_with_null() {
+    let alerts = "[[alerts]]\nkind = \"slack\"\nurl_env = \"A\"\n".repeat(2);
+    let serving = "[serving]\nkeyspace = \"k\"\nhosts = [\"a:b\"]\nmax_requests = 0\n";
+    let table = "-- what is served\ncreate table daily (\n  site text,\n  amount int,\n  day date,\n  primary key (site, day)\n);\n";
+    let publish =
+        "-- how\ninsert into daily (site, day)\nvalues (:site, :day)\nusing timestamp :committed_at\n";
+    let place = project(&[
+        ("medallion.toml", &format!("{}{serving}{alerts}", text("medallion.toml"))),
+        ("cql/tables/daily.cql", table),
+        ("cql/tables/nobody.cql", &table.replace("daily", "nobody")),
+        ("cql/publish/daily.cql", publish),
+        ("cql/publish/other.cql", &publish.replace("daily", "other")),
+        ("sql/gold/keyless.sql", "select site from gold.daily\n"),
+        ("sql/gold/keyless.toml", "description = \"x\"\nkey = []\n"),
+        ("sql/gold/lonely.sql", "select 1 as one\n"),
+        ("sql/reference/empty.csv", ""),
+    ]);
+    let told = place.medallion(&["--format", "json", "check"]).expect(3);
+    let told: serde_json::Value = serde_json::from_str(&told.stdout).unwrap();
+    let problems = told["problems"].as_array().unwrap();
+    let line_of = |file: &str, message: &str| {
+        let found = problems.iter().find(|problem| {
+            problem["file"] == file && problem["message"].as_str().unwrap().contains(message)
+        });
+        found.unwrap_or_else(|| panic!("{file}: {message} is missing in {told:#}"))["line"].clone()
+    };
+    for (file, message, line) in [
+        ("medallion.toml", "`serving.hosts`", Some(7)),
+        ("medallion.toml", "`serving.max_requests`", Some(8)),
+        ("medallion.toml", "`[[alerts]]` 2: there are two", Some(13)),
+        ("cql/tables/daily.cql", "`amount` is `int` here and `decimal(38,6)`", Some(4)),
+        ("cql/tables/daily.cql", "the column `readings` of `gold.daily` is missing", Some(2)),
+        ("cql/tables/nobody.cql", "there is no mart `gold.nobody`", Some(2)),
+        ("cql/publish/daily.cql", "the column `amount` is not filled", Some(2)),
+        ("cql/publish/other.cql", "`cql/tables/other.cql` is missing", Some(2)),
+        ("sql/gold/keyless.toml", "a stored model needs a `key`", Some(2)),
+        ("sql/gold/lonely.sql", "`lonely.toml` is missing beside it", None),
+        ("sql/reference/empty.csv", "the file is empty", None),
+    ] {
+        assert_eq!(line_of(file, message), serde_json::json!(line), "{file}: {message}");
+    }
+    let csv = place.medallion(&["--format", "csv", "check"]).expect(3).stdout;
+    assert!(csv.contains("sql/gold/lonely.sql,,") && !csv.contains(",0,"), "{csv}");
 }

@@ -333,7 +333,7 @@ fn publishing_statements_are_validated_with_the_project() {
         ),
         (
             "insert into daily (site, day, amount, readings) values (:site, :day, :readings, :readings) using timestamp :committed_at",
-            "`amount` is `decimal` and `readings` is `Int64`",
+            "`amount` is `decimal` and `readings` is `bigint`",
         ),
         (
             "insert into daily (site, day, amount, readings, more) values (:site, :day, :amount, :readings, :readings) using timestamp :committed_at",

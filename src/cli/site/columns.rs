@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use super::super::docs::type_name;
 use super::Site;
 use super::atlas::shown_as;
 use super::html::{Heading, Markup, anchor, cell, el, prose, table, text};
@@ -12,6 +11,7 @@ use crate::project::lineage::ColumnName;
 use crate::project::model::Model;
 use crate::project::source::Source;
 use crate::project::sql::TableName;
+use crate::type_name::type_name;
 use crate::zone;
 
 /// Links to columns that are shown without being opened.

@@ -52,10 +52,6 @@ pub fn runs(site: &Site) -> Element {
         .add(history(all))
 }
 
-fn seconds(run: &RunRecord) -> f64 {
-    (run.finished - run.started) as f64 / 1e6
-}
-
 fn status(run: &RunRecord) -> Element {
     let known = ENDS.iter().any(|(end, _)| *end == run.status);
     el("span").class(format!("status {}", if known { run.status.as_str() } else { "fail" })).text(&run.status)
@@ -73,7 +69,7 @@ pub fn summary(run: &RunRecord) -> Markup {
     let rows: u64 = list(run, "steps").iter().filter_map(|step| step["rows"].as_u64()).sum();
     let mut all = Markup::from(line);
     all.push(stats([
-        ("took", format!("{:.2} s", seconds(run))),
+        ("took", format!("{:.2} s", run.seconds())),
         ("rows written", grouped(rows)),
         ("new files", run.report["new_files"].as_u64().map(grouped).unwrap_or("–".to_owned())),
         ("commits", grouped(run.commits)),
@@ -263,7 +259,7 @@ fn history(runs: &[RunRecord]) -> Markup {
         .iter()
         .map(|(end, color)| {
             let values = newest.iter().map(|run| match run.status == *end {
-                true => Value::seconds(seconds(run)),
+                true => Value::seconds(run.seconds()),
                 false => Value::default(),
             });
             Series { name: (*end).to_owned(), color: (*color).to_owned(), values: values.collect() }
@@ -297,7 +293,7 @@ fn history(runs: &[RunRecord]) -> Markup {
                 cell(el("code").text(&run.command)),
                 cell(status(run)),
                 cell(text(time(run.started))),
-                number(format!("{:.2}", seconds(run))),
+                number(format!("{:.2}", run.seconds())),
                 number(grouped(rows)),
                 number(grouped(run.commits)),
             ],

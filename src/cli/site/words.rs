@@ -2,12 +2,12 @@
 
 use std::fmt::Display;
 
-use super::super::status;
 use super::html::{Element, Markup, el};
+use crate::telemetry::time_text;
 
 /// Microseconds since the epoch as `2025-08-31 12:00:00 UTC`.
 pub fn time(micros: i64) -> String {
-    status::time_text(micros).replace('T', " ").replace('Z', " UTC")
+    time_text(micros).replace('T', " ").replace('Z', " UTC")
 }
 
 const UNITS: [(i64, &str); 4] =

@@ -13,6 +13,7 @@ use crate::project::model::Model;
 use crate::project::read::{Pair, Text, Written};
 use crate::project::sql::TableName;
 use crate::project::{Question, cql};
+use crate::type_name::type_name;
 use crate::zone;
 
 pub(super) fn serving_tables(
@@ -41,7 +42,10 @@ pub(super) fn serving_tables(
         let mart = models.iter().find(|model| model.table == TableName::new(zone::GOLD, name));
         match mart {
             _ if planner.is_broken(zone::GOLD, name) => found.not_checked(&text.file),
-            None => found.add(&text.file, 0, format!("there is no mart `gold.{name}`")),
+            None => {
+                let message = format!("there is no mart `gold.{name}`");
+                found.add_at(&text.file, &text.text, &table.name, message);
+            }
             Some(mart) => compare_columns(&table, mart, text, found),
         }
         tables.push(table);
@@ -59,8 +63,11 @@ fn compare_columns(table: &cql::ServingTable, mart: &Model, text: &Text, found: 
                 format!("`{}` has no column `{column}`", mart.table),
             ),
             Ok(field) if !fits(field.data_type(), kind) => {
-                let message =
-                    format!("`{column}` is `{kind}` here and `{}` in `{}`", field.data_type(), mart.table);
+                let message = format!(
+                    "`{column}` is `{kind}` here and `{}` in `{}`",
+                    type_name(field.data_type()),
+                    mart.table
+                );
                 found.add_at(&text.file, &text.text, column, message);
             }
             Ok(_) => {}
@@ -68,7 +75,8 @@ fn compare_columns(table: &cql::ServingTable, mart: &Model, text: &Text, found: 
     }
     for field in mart.schema.fields() {
         if !table.columns.iter().any(|(column, _)| column == field.name()) {
-            found.add(&text.file, 0, format!("the column `{}` of `{}` is missing", field.name(), mart.table));
+            let message = format!("the column `{}` of `{}` is missing", field.name(), mart.table);
+            found.add_at(&text.file, &text.text, &table.name, message);
         }
     }
     for column in table.partition_key.iter().chain(table.clustering.iter().map(|(name, _)| name)) {

@@ -9,6 +9,7 @@ use super::Planner;
 use super::sources::duration;
 use crate::lake::schema::lake_schema;
 use crate::project::diagnostics::Diagnostics;
+use crate::project::lenient::line_of_key;
 use crate::project::manifest::ModelManifest;
 use crate::project::model::{Dates, Model, Span};
 use crate::project::read::{Pair, Text, Written};
@@ -58,8 +59,9 @@ pub(super) async fn models(
             Err(cycle) => cycle,
         };
         let names: Vec<String> = cycle.iter().chain(cycle.first()).map(ToString::to_string).collect();
-        let file = &pairs[&cycle[0]].code.file;
-        found.add(file, 0, format!("the models read each other in a cycle: {}", names.join(" → ")));
+        let (code, read) = (&pairs[&cycle[0]].code, cycle.get(1).unwrap_or(&cycle[0]));
+        let message = format!("the models read each other in a cycle: {}", names.join(" → "));
+        found.add_at(&code.file, &code.text, &read.table, message);
         // the cycle, and what reads it, can't be planned; everything else can
         planner.broken.extend(cycle.iter().cloned());
         let mut left_out: BTreeSet<TableName> = cycle.into_iter().collect();
@@ -176,7 +178,7 @@ async fn model(
     let schema = match lake_schema(&planned, &manifest.partition) {
         Ok(schema) => schema,
         Err(error) => {
-            found.add(&pair.code.file, 0, error.message());
+            found.add(&pair.code.file, sql::line_of_names(&pair.code.text, error.message()), error.message());
             return None;
         }
     };
@@ -210,7 +212,7 @@ async fn model(
         }
     }
     if manifest.key.is_empty() && !manifest.view && !damage.touches("key") && !damage.touches("view") {
-        found.add(&toml.file, 0, "a stored model needs a `key`");
+        found.add(&toml.file, line_of_key(&toml.text, "key"), "a stored model needs a `key`");
     }
     let first_is_date = manifest.partition.first().is_none_or(|column| {
         schema.field_with_name(column).is_ok_and(|field| *field.data_type() == DataType::Date32)

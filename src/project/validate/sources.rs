@@ -12,12 +12,14 @@ use super::{Planner, told_of_inconstant};
 use crate::decode::{Column, Format, Layout, Type};
 use crate::error::message_of;
 use crate::project::diagnostics::Diagnostics;
-use crate::project::lenient::Lenient;
+use crate::project::lenient::{Lenient, line_of_key};
 use crate::project::manifest::{FormatName, LatePolicy, ModeName, SourceManifest};
 use crate::project::read::Text;
 use crate::project::source::{Mode, Rule, Source, Warning};
 use crate::project::sql;
+use crate::project::stream::parse_duration;
 use crate::project::{Reference, fingerprint};
+use crate::type_name::type_name;
 use crate::zone;
 
 /// Columns that bronze adds to those of the source.
@@ -121,7 +123,7 @@ pub(super) fn source(
     let partition = has_partition.then(|| index(&manifest.partition, "the partition column")).flatten();
     let event_time = manifest.event_time.as_ref().and_then(|name| index(name, "the event time"));
     if manifest.key.is_empty() && !damage.touches("key") {
-        found.add(&text.file, 0, "a source needs a `key`");
+        found.add(&text.file, line_of_key(&text.text, "key"), "a source needs a `key`");
     }
     // of columns with problems the type may be another
     for at in money.iter().filter(|_| is_schema_known) {
@@ -229,16 +231,9 @@ pub(super) fn source(
 
 /// `2 hours`, in microseconds.
 pub(super) fn duration(written: &str, text: &Text, found: &mut Diagnostics) -> Option<i64> {
-    let parsed = written.trim().split_once(' ').and_then(|(number, unit)| {
-        let seconds = match unit.trim().trim_end_matches('s') {
-            "second" => 1,
-            "minute" => 60,
-            "hour" => 3600,
-            "day" => 86_400,
-            _ => return None,
-        };
-        number.parse::<i64>().ok()?.checked_mul(seconds)?.checked_mul(1_000_000)
-    });
+    let parsed = parse_duration(written)
+        .filter(|_| !written.contains("milli"))
+        .and_then(|duration| i64::try_from(duration.as_micros()).ok());
     if parsed.is_none() {
         found.add_at(
             &text.file,
@@ -303,7 +298,7 @@ pub(super) async fn check_rules(
                 &text.file,
                 &text.text,
                 name,
-                format!("`when` of `{name}` is `{other}`, not boolean"),
+                format!("`when` of `{name}` is `{}`, not boolean", type_name(&other)),
             ),
             // where the columns' types are not known, only their names count
             Err(error) if !is_schema_known && !is_unknown_column(&error) => {}
