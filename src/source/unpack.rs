@@ -7,6 +7,7 @@
 
 use std::io::{self, BufRead, Read};
 use std::mem;
+use std::ops::Range;
 
 use flate2::bufread::GzDecoder;
 use zstd::stream::read::Decoder as ZstdDecoder;
@@ -248,33 +249,31 @@ impl Part<'_> {
 pub(super) struct Packed<'a> {
     raw: &'a mut Raw,
     buffer: Vec<u8>,
-    /// Where in the buffer the next byte is.
-    at: usize,
+    /// Where in the buffer the bytes are that were read and not yet taken.
+    ready: Range<usize>,
     taken: u64,
 }
 
 impl<'a> Packed<'a> {
     fn new(raw: &'a mut Raw) -> Self {
-        Packed { raw, buffer: Vec::new(), at: 0, taken: 0 }
+        Packed { raw, buffer: vec![0; PACKED_BYTES], ready: 0..0, taken: 0 }
     }
 
     /// The next four bytes; fewer at the end of the file.
     fn peek(&mut self) -> io::Result<&[u8]> {
         const BYTES: usize = 4;
-        while self.buffer.len() - self.at < BYTES && self.read_more()? {}
-        let rest = &self.buffer[self.at..];
-        Ok(&rest[..rest.len().min(BYTES)])
+        while self.ready.len() < BYTES && self.read_more()? {}
+        let start = self.ready.start;
+        Ok(&self.buffer[start..start + self.ready.len().min(BYTES)])
     }
 
     /// Reads what fits behind what is there; `false` at the end of the file.
     fn read_more(&mut self) -> io::Result<bool> {
-        self.buffer.drain(..self.at);
-        self.at = 0;
-        let had = self.buffer.len();
-        self.buffer.resize(PACKED_BYTES, 0);
-        let read = retried(&mut self.buffer[had..], |buffer| self.raw.read(buffer));
-        self.buffer.truncate(had + *read.as_ref().unwrap_or(&0));
-        read.map(|size| size > 0)
+        self.buffer.copy_within(self.ready.clone(), 0);
+        self.ready = 0..self.ready.len();
+        let size = retried(&mut self.buffer[self.ready.end..], |buffer| self.raw.read(buffer))?;
+        self.ready.end += size;
+        Ok(size > 0)
     }
 
     fn skip_zeros(&mut self) -> io::Result<()> {
@@ -299,14 +298,14 @@ impl Read for Packed<'_> {
 
 impl BufRead for Packed<'_> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        if self.at == self.buffer.len() {
+        if self.ready.is_empty() {
             self.read_more()?;
         }
-        Ok(&self.buffer[self.at..])
+        Ok(&self.buffer[self.ready.clone()])
     }
 
     fn consume(&mut self, amount: usize) {
-        self.at += amount;
+        self.ready.start += amount;
         self.taken += amount as u64;
     }
 }
