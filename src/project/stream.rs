@@ -32,7 +32,7 @@ pub struct StreamLimits {
     /// The stream settles at the latest so long after the last time.
     #[serde(deserialize_with = "duration")]
     pub settle: Duration,
-    /// What the keys of recent events may take in memory; 16 to 40 bytes each.
+    /// What the keys of recent events may take in memory: about 2 bytes each, and 35 MB for the newest million of a date.
     pub ids_bytes: usize,
 }
 
