@@ -212,6 +212,9 @@ pub fn message_of(error: &datafusion::error::DataFusionError) -> String {
             ParserError::ParserError(text) | ParserError::TokenizerError(text) => text.clone(),
             ParserError::RecursionLimitExceeded => "it is nested too deeply".to_owned(),
         },
+        E::ResourcesExhausted(text) => {
+            format!("more memory is needed than `limits.memory_bytes` allows, raise it: {text}")
+        }
         other => other.strip_backtrace(),
     };
     const PREFIXES: [&str; 5] = [
