@@ -108,7 +108,11 @@ PY
 fi
 "$MEDALLION" stream >"$work/stream.out" 2>"$work/stream.log" &
 stream=$!
+# starting costs as much as the date is large, and is a number of its own: what landed meanwhile is not counted below
+land warm $((RATE * 10)) $((RATE / 4)) "$RATE"
 land live $((RATE * LATENCY_S)) $((RATE / 4)) "$RATE"
+# the last ones are to be in gold before the process is killed
+sleep 3
 memory=$(awk '/VmRSS/ {print $2}' "/proc/$stream/status")
 [ -z "$watcher" ] || { sleep 5; kill "$watcher"; unset MEDALLION_CASSANDRA; }
 say "kill -9 and restart"
@@ -147,12 +151,15 @@ published = []
 if os.path.exists(f"{work}/published"):
     published = [(int(version), float(time)) for version, time in (line.split() for line in open(f"{work}/published"))]
 waits = {"silver": [], "gold": [], "cassandra": []}
+warming = []
 for version, paths, _ in bronze:
     in_silver = next(((v, t) for v, seen, t in silver if seen >= version), None)
     found = in_silver and next(((v, t) for v, seen, t in gold if seen >= in_silver[0]), None)
     in_gold = found and found[1]
     in_cassandra = found and next((t for v, t in published if v >= found[0]), None)
     for path in paths:
+        if "/warm_" in path and in_gold:
+            warming.append(in_gold - os.stat(f"{work}/landing/{path}").st_mtime)
         if "/live_" in path and in_gold:
             landed = os.stat(f"{work}/landing/{path}").st_mtime
             waits["silver"].append(in_silver[1] - landed)
@@ -163,6 +170,8 @@ def quantile(values, q): return sorted(values)[min(len(values) - 1, int(q * len(
 for table, values in waits.items():
     if values:
         print(f"landing to {table}: p50 {quantile(values, .5):.0f} ms, p99 {quantile(values, .99):.0f} ms, {len(values)} files")
+if warming:
+    print(f"the first 10 s of the stream: landing to gold at most {max(warming) * 1000:.0f} ms")
 print(f"memory after the live part: {memory / 1024:.0f} MiB")
 PY
 

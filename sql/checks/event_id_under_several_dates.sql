@@ -5,28 +5,15 @@ events as (
     from silver.usage_events
 ),
 
--- an event id comes once per date, so a hash that comes twice may be an id under two dates: few, and looked at below
-repeated as (
-    select hash64(event_id) as id_hash
-    from events
-    group by hash64(event_id)
-    having count(*) > 1
-),
-
-suspects as (
-    select events.event_id, events.date
-    from repeated
-    inner join events on repeated.id_hash = hash64(events.event_id)
-),
-
+-- an event id comes once per date; 128 bits stand for it, which take a fraction of its memory and spill where it is short
 counted as (
     select
-        event_id,
+        min(event_id) as event_id,
         count(*) as num_dates,
         min(date) as first_date,
         max(date) as last_date
-    from suspects
-    group by event_id
+    from events
+    group by hash64(event_id), hash64(reverse(event_id))
 )
 
 select event_id, num_dates, first_date, last_date
