@@ -183,8 +183,7 @@ if [ "${SUSTAINED_S:=0}" -gt 0 ]; then
     land sustained $((SUSTAINED * SUSTAINED_S)) $((SUSTAINED / 2)) "$SUSTAINED"
     say "all has landed; what is left is taken in"
     wanted="sustained_$(printf '%010d' $((SUSTAINED * SUSTAINED_S - SUSTAINED / 2)))"
-    until grep -qs "$wanted" "$(ls "$work"/lake/bronze/usage_events/_delta_log/*.json | tail -n 1)" \
-        || grep -lqs "$wanted" $(ls "$work"/lake/bronze/usage_events/_delta_log/*.json | tail -n 20); do sleep 0.2; done
+    until grep -qs "$wanted" $(ls "$work"/lake/bronze/usage_events/_delta_log/*.json | tail -n 20); do sleep 0.2; done
     kill -TERM "$stream"
     wait "$stream"
     python3 - "$work" <<'PY'
