@@ -81,37 +81,28 @@ impl Compaction {
         self.task.is_finished()
     }
 
-    /// Waits for it and commits it; returns how many files were replaced.
+    /// Waits for it and commits it.
     ///
     /// # Errors
     /// The stores'.
-    pub async fn commit(mut self, run: &mut Run) -> Result<usize> {
+    pub async fn commit(mut self, run: &mut Run) -> Result<()> {
         let rewritten = (&mut self.task).await;
         let rewritten =
             rewritten.map_err(|error| Error::bug("a compaction ended early").because(error))??;
-        let mut num_replaced = 0;
         for (name, commit) in rewritten {
-            let found = run.tables_mut().find(|table| table.name() == name);
-            let (Some(table), Change::Rewrite(replaced)) = (found, &commit.change) else {
+            let Some(table) = run.tables_mut().find(|table| table.name() == name) else {
                 continue;
             };
-            let are_there = table.snapshot().is_some_and(|snapshot| {
-                replaced.iter().all(|path| snapshot.files.values().any(|file| file.path == *path))
-            });
-            if !are_there {
-                continue;
-            }
             match table.commit(&commit).await {
-                Ok(_) => {}
-                // an operator's compaction was faster: theirs stands
-                Err(error) if error.kind() == ErrorKind::Conflict => continue,
+                Ok(_) => run.num_commits += 1,
+                // the work or an operator's compaction was faster: theirs stands
+                Err(error) if error.kind() == ErrorKind::Conflict => {
+                    tracing::debug!(table = name, %error, "a compaction was in vain");
+                }
                 Err(error) => return Err(error),
             }
-            run.num_commits += 1;
-            num_replaced += replaced.len();
         }
-        tracing::debug!(files = num_replaced, "compacted");
-        Ok(num_replaced)
+        Ok(())
     }
 }
 

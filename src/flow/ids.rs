@@ -16,7 +16,6 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch};
-use datafusion::execution::TaskContext;
 use datafusion::execution::disk_manager::DiskManager;
 use datafusion::execution::spill_file::SpillFile;
 use futures::TryStreamExt;
@@ -266,7 +265,7 @@ pub fn keys(source: &Source, batch: &RecordBatch) -> Result<Vec<u128>> {
 pub async fn load(run: &Run, source: &Source, date: i32, first_batch: i64) -> Result<Ids> {
     let bronze = run.bronze_of(&source.name)?;
     let only = decide::partition_keys(&BTreeSet::from([date]));
-    let mut ids = Ids::new(Arc::clone(&TaskContext::from(&run.state).runtime_env().disk_manager));
+    let mut ids = Ids::new(Arc::clone(&run.state.runtime_env().disk_manager));
     if bronze.partitions(1).is_disjoint(&only) {
         return Ok(ids);
     }

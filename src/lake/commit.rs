@@ -51,10 +51,15 @@ pub struct Commit {
 }
 
 impl Commit {
-    /// Whether it speaks of files that it expects to be there.
-    fn names_files(&self) -> bool {
-        matches!(self.change, Change::Rewrite(_) | Change::Swap(_))
-            || self.adds.iter().any(|add| !add.data_change)
+    /// Paths of files that it expects to be there: those it replaces by name, and those it names again with other tags.
+    fn expected_files(&self) -> impl Iterator<Item = &String> {
+        let replaced = match &self.change {
+            Change::Rewrite(paths) | Change::Swap(paths) => Some(paths),
+            Change::Append | Change::Replace(_) | Change::ReplaceAll => None,
+        };
+        let is_rewrite = matches!(self.change, Change::Rewrite(_));
+        let renamed = self.adds.iter().filter(move |add| !add.data_change && !is_rewrite);
+        replaced.into_iter().flatten().chain(renamed.map(|add| &add.path))
     }
 }
 
@@ -94,6 +99,11 @@ impl Table {
                 && self.position(app_id).is_some_and(|there| there >= *position)
             {
                 return Ok(Outcome::AlreadyThere);
+            }
+            // this writer itself may have replaced them since it read them
+            let files = self.snapshot.as_ref().map(|snapshot| &snapshot.files);
+            if commit.expected_files().any(|path| files.is_none_or(|files| !files.contains_key(path))) {
+                return Err(self.conflict("replaced files of"));
             }
             let version = self.version() + 1;
             let commit_id = self.lake.unique_name();
@@ -226,22 +236,24 @@ impl Table {
         }
     }
 
+    fn conflict(&self, what: &str) -> Error {
+        Error::conflict(format!("another run {what} `{}` at the same time; run again", self.name))
+    }
+
     fn refuse_conflict(&self, commit: &Commit, winner: &[Action]) -> Result<()> {
-        let conflict = |what: &str| {
-            Err(Error::conflict(format!("another run {what} `{}` at the same time; run again", self.name)))
-        };
+        let conflict = |what: &str| Err(self.conflict(what));
         let ours: BTreeSet<&String> = commit.positions.keys().collect();
-        // a file that is named again (with other tags) must still be there, too
-        let renamed = commit.adds.iter().filter(|add| !add.data_change).map(|add| add.path.clone());
-        let removed: BTreeSet<String> =
-            self.replaced_files(commit).iter().map(|file| file.path.clone()).chain(renamed).collect();
+        let expected: BTreeSet<&String> = commit.expected_files().collect();
+        let replaced = self.replaced_files(commit);
+        let replaced: BTreeSet<&String> = replaced.iter().map(|file| &file.path).collect();
         for action in winner {
             match action {
                 Action::MetaData(_) | Action::Protocol(_) => return conflict("changed the schema of"),
                 Action::Txn(txn) if ours.contains(&txn.app_id) => return conflict("has advanced"),
                 // a compaction has put the same rows elsewhere: who replaces them replaces those
                 Action::Remove(remove)
-                    if removed.contains(&remove.path) && (remove.data_change || commit.names_files()) =>
+                    if expected.contains(&remove.path)
+                        || remove.data_change && replaced.contains(&remove.path) =>
                 {
                     return conflict("replaced files of");
                 }

@@ -125,6 +125,8 @@ fn three_nodes_lose_one_and_change() {
     };
     let ids: Vec<String> = contacts.iter().map(|contact| of_contact(contact)).collect();
     let served = Served::mini_in(space, standin.contact());
+    // the others take about 20 s to see that a node is gone, and until then may ask it for a range of rows
+    served.place.edit("medallion.toml", "retry_seconds = 20", "retry_seconds = 90");
     served.place.land([&first_readings()]);
     served.run();
     served.assert_equal("through the tunnel");

@@ -30,8 +30,9 @@ use crate::project::manifest::ServingManifest;
 /// A node that does not answer within this time is not there.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A request that is not answered within this time is repeated.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// A request that is not answered within this time is repeated. Longer than the nodes' own bounds (10 s for a range of
+/// rows), so that their answer, which says what was missing, comes first.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(12);
 
 /// How often nodes are asked whether they agree about the schema, after it was changed.
 const SCHEMA_AGREEMENT_INTERVAL: Duration = Duration::from_millis(20);
