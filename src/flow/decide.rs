@@ -15,6 +15,7 @@
 //! An accepted record that breaks a rule of its source is quarantined under the rule's name.
 
 mod records;
+mod repeated;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -25,8 +26,10 @@ use arrow::array::{
 use arrow::datatypes::{DataType, Field, Schema};
 use datafusion::datasource::MemTable;
 use datafusion::prelude::SessionContext;
+use futures::TryStreamExt;
 
 use self::records::Records;
+use self::repeated::Repeated;
 use super::quarantine::{Refused, Stage};
 use crate::engine;
 use crate::error::Result;
@@ -37,7 +40,7 @@ use crate::project::source::{DATE, Mode, Source, timestamp_type};
 use crate::project::sql::TableName;
 use crate::zone;
 
-pub use self::records::hashes;
+pub use self::records::{half, hashes};
 
 /// The error type of a record whose key was already taken by one with other content.
 pub const CONFLICT: &str = "duplicate_conflict";
@@ -45,9 +48,9 @@ pub const CONFLICT: &str = "duplicate_conflict";
 /// The error type of a record that an operator has discarded.
 pub const DISCARDED: &str = "discarded";
 
-/// Records that are in memory at once, about 100 bytes each. A date with more is read several times, a part of the keys at
-/// a time.
-const SLICE_ROWS: u64 = 4_000_000;
+/// Records that are in memory at once, about 100 bytes each. More are read as a stream: only those whose key comes again are
+/// held together, a part of these keys at a time.
+const HELD_ROWS: usize = 1_000_000;
 
 /// A bronze record's place: which file, which line.
 pub type Place = (Arc<str>, i64);
@@ -151,71 +154,98 @@ pub async fn decide(
     let num_rows = scan.num_rows();
     let name = TableName::new(zone::BRONZE, &source.name);
     engine::register(context, &name, Arc::new(scan));
-    let num_slices = num_rows.div_ceil(SLICE_ROWS).max(1);
     let mut decided = Decided::default();
-    for number in 0..num_slices {
-        let slice = Slice { number: number.into(), of: num_slices.into() };
-        decide_slice(context, source, slice, discards, &mut decided).await?;
-    }
+    decide_registered(context, source, num_rows, HELD_ROWS, discards, &mut decided).await?;
     Ok(decided)
 }
 
-/// A part of the keys, and every record that has one of them.
-#[derive(Debug, Clone, Copy)]
-struct Slice {
-    number: u128,
-    of: u128,
-}
-
-impl Slice {
-    fn holds(self, key: u128) -> bool {
-        key % self.of == self.number
-    }
-}
-
-async fn decide_slice(
+/// Decides what is registered as the source's bronze, `num_rows` records, about `held_rows` of them in memory.
+///
+/// Every key's records are decided together and apart from all others', so it does not matter which keys are together.
+async fn decide_registered(
     context: &SessionContext,
     source: &Source,
-    slice: Slice,
+    num_rows: u64,
+    held_rows: usize,
     discards: &Discards,
     decided: &mut Decided,
 ) -> Result<()> {
-    let records = Records::read(context, source, slice).await?;
-    let mut outcomes: Vec<Outcome> = vec![Outcome::Accepted; records.num_rows];
-    if !discards.is_empty() {
-        for (row, outcome) in outcomes.iter_mut().enumerate() {
-            if discards.contains_key(&records.place(row)) {
-                *outcome = Outcome::Discarded;
+    if num_rows <= held_rows as u64 {
+        let mut all = Records::new(source);
+        let mut stream = Records::stream(context, source).await?;
+        while let Some((batch, keys)) = stream.try_next().await? {
+            all.push(&batch, keys);
+        }
+        return all.decide(context, source, discards, decided).await;
+    }
+    let repeated = Repeated::find(context, source, num_rows).await?;
+    let num_slices = repeated.num_rows().div_ceil(held_rows).max(1) as u128;
+    for number in 0..num_slices {
+        let (mut once, mut again) = (Records::new(source), Records::new(source));
+        let mut stream = Records::stream(context, source).await?;
+        while let Some((batch, keys)) = stream.try_next().await? {
+            let is_again: Vec<bool> = keys.iter().map(|key| repeated.may_hold(*key)).collect();
+            let is_ours = |(key, is_again): (&u128, &bool)| *is_again && key % num_slices == number;
+            again.push_those(&batch, &keys, keys.iter().zip(&is_again).map(is_ours).collect())?;
+            if number == 0 {
+                once.push_those(&batch, &keys, is_again.iter().map(|is_again| !is_again).collect())?;
+            }
+            if once.num_rows >= held_rows {
+                let full = std::mem::replace(&mut once, Records::new(source));
+                full.decide(context, source, discards, decided).await?;
             }
         }
+        once.decide(context, source, discards, decided).await?;
+        again.decide(context, source, discards, decided).await?;
     }
-    // what was discarded takes no key
-    let groups = records.groups_of_several(source.mode, &outcomes);
-    let contents = records.contents(context, source, &groups).await?;
-    let mut versions_of: HashMap<usize, Vec<usize>> = HashMap::new();
-    for group in &groups {
-        match source.mode {
-            Mode::Events => decide_events(group, &contents, &mut outcomes),
-            Mode::Upserts => {
-                let versions = decide_upserts(&records, group, &contents, &mut outcomes);
-                if let Some(latest) = versions.last() {
-                    versions_of.insert(*latest, versions);
+    Ok(())
+}
+
+impl Records {
+    /// Decides these, which must be all records of their keys.
+    async fn decide(
+        self,
+        context: &SessionContext,
+        source: &Source,
+        discards: &Discards,
+        decided: &mut Decided,
+    ) -> Result<()> {
+        let mut outcomes: Vec<Outcome> = vec![Outcome::Accepted; self.num_rows];
+        if !discards.is_empty() {
+            for (row, outcome) in outcomes.iter_mut().enumerate() {
+                if discards.contains_key(&self.place(row)) {
+                    *outcome = Outcome::Discarded;
                 }
             }
         }
-    }
-    records.apply_rules(source, &mut outcomes);
-    records.count(source, &outcomes, decided);
-    records.refuse(source, &outcomes, discards, decided);
-    if source.mode == Mode::Upserts {
-        for (row, outcome) in outcomes.iter().enumerate() {
-            if *outcome == Outcome::Accepted {
-                let versions = versions_of.remove(&row).unwrap_or_else(|| vec![row]);
-                decided.versions.extend(records.history(&versions));
+        // what was discarded takes no key
+        let groups = self.groups_of_several(source.mode, &outcomes);
+        let contents = self.contents(context, source, &groups).await?;
+        let mut versions_of: HashMap<usize, Vec<usize>> = HashMap::new();
+        for group in &groups {
+            match source.mode {
+                Mode::Events => decide_events(group, &contents, &mut outcomes),
+                Mode::Upserts => {
+                    let versions = decide_upserts(&self, group, &contents, &mut outcomes);
+                    if let Some(latest) = versions.last() {
+                        versions_of.insert(*latest, versions);
+                    }
+                }
             }
         }
+        self.apply_rules(source, &mut outcomes);
+        self.count(source, &outcomes, decided);
+        self.refuse(source, &outcomes, discards, decided);
+        if source.mode == Mode::Upserts {
+            for (row, outcome) in outcomes.iter().enumerate() {
+                if *outcome == Outcome::Accepted {
+                    let versions = versions_of.remove(&row).unwrap_or_else(|| vec![row]);
+                    decided.versions.extend(self.history(&versions));
+                }
+            }
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// Dates as the values of a partition column.
@@ -395,3 +425,6 @@ pub fn versions_table(versions: &[Version]) -> Result<Arc<MemTable>> {
 pub fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
+
+#[cfg(test)]
+mod tests;

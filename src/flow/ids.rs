@@ -22,7 +22,7 @@ use futures::TryStreamExt;
 use parquet::bloom_filter::Sbbf;
 
 use super::Run;
-use super::decide::{self, hashes, quoted};
+use super::decide::{self, half, hashes, quoted};
 use crate::engine;
 use crate::error::{Error, Result};
 use crate::lake::scan::LakeScan;
@@ -159,7 +159,7 @@ impl KeyRun {
             if at % BLOCK == 0 {
                 firsts.push(key);
             }
-            filter.insert(&of_filter(key));
+            filter.insert(&half(key));
             out.write_all(&key.to_le_bytes()).map_err(scratch_failed)?;
         }
         out.flush().map_err(scratch_failed)?;
@@ -168,7 +168,7 @@ impl KeyRun {
     }
 
     fn contains(&self, key: u128) -> Result<bool> {
-        if self.filter.as_ref().is_some_and(|filter| !filter.check(&of_filter(key))) {
+        if self.filter.as_ref().is_some_and(|filter| !filter.check(&half(key))) {
             return Ok(false);
         }
         let Some(block) = self.firsts.partition_point(|first| *first <= key).checked_sub(1) else {
@@ -187,11 +187,6 @@ impl KeyRun {
         let of_filter = self.filter.as_ref().map_or(0, |filter| filter.num_blocks() * 32);
         of_filter + self.firsts.capacity() * KEY_BYTES
     }
-}
-
-/// Keys are hashes: a half of one is as good as all of it.
-fn of_filter(key: u128) -> i64 {
-    key as i64
 }
 
 /// The keys of several runs, ascending.

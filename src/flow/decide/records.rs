@@ -10,9 +10,9 @@ use arrow::row::{RowConverter, SortField};
 use datafusion::common::TableReference;
 use datafusion::common::hash_utils::{RandomState, create_hashes};
 use datafusion::prelude::{SessionContext, col, ident};
-use futures::TryStreamExt;
+use futures::{Stream, StreamExt};
 
-use super::{Outcome, Place, Slice, quoted};
+use super::{Outcome, Place, quoted};
 use crate::engine;
 use crate::error::{Error, Result};
 use crate::project::source::{Mode, Source};
@@ -23,6 +23,7 @@ pub(super) struct Records {
     pub num_rows: usize,
     pub keys: Vec<u128>,
     pub files: Vec<Arc<str>>,
+    known_files: HashMap<Arc<str>, u32>,
     pub file_of: Vec<u32>,
     pub lines: Vec<i64>,
     pub file_times: Vec<i64>,
@@ -35,78 +36,85 @@ pub(super) struct Records {
 }
 
 impl Records {
-    pub async fn read(context: &SessionContext, source: &Source, slice: Slice) -> Result<Self> {
-        let keys: Vec<String> = source.key().map(quoted).collect();
-        let money: Vec<String> = source.money().map(quoted).collect();
-        let rules = source.rules.iter().map(|rule| &rule.when);
-        let whens: Vec<String> = rules
-            .chain(source.warnings.iter().map(|warning| &warning.when))
-            .enumerate()
-            .map(|(at, when)| format!("({when}) as hit_{at}"))
-            .collect();
-        let fixed = ["source_file", "source_line", "source_file_time", "date", "batch_id"];
-        let columns: Vec<String> = keys
-            .iter()
-            .cloned()
-            .chain(fixed.iter().map(|name| quoted(name)))
-            .chain(money.iter().enumerate().map(|(at, name)| format!("{name} as money_{at}")))
-            .chain(whens.iter().cloned())
-            .collect();
-        let query = format!("select {} from bronze.{}", columns.join(", "), quoted(&source.name));
-        let mut batches = context.sql(&query).await?.execute_stream().await?;
-        let mut records = Records {
+    pub fn new(source: &Source) -> Self {
+        Records {
             num_rows: 0,
             keys: Vec::new(),
             files: Vec::new(),
+            known_files: HashMap::new(),
             file_of: Vec::new(),
             lines: Vec::new(),
             file_times: Vec::new(),
             dates: Vec::new(),
             batch_ids: Vec::new(),
-            money: vec![Vec::new(); money.len()],
-            hits: vec![Vec::new(); whens.len()],
-        };
-        let mut known_files: HashMap<Arc<str>, u32> = HashMap::new();
-        while let Some(batch) = batches.try_next().await? {
-            records.push(batch, keys.len(), source.mode, slice, &mut known_files)?;
+            money: vec![Vec::new(); source.money().count()],
+            hits: vec![Vec::new(); source.rules.len() + source.warnings.len()],
         }
-        Ok(records)
     }
 
-    fn push(
-        &mut self,
-        mut batch: RecordBatch,
-        num_keys: usize,
-        mode: Mode,
-        slice: Slice,
-        known_files: &mut HashMap<Arc<str>, u32>,
-    ) -> Result<()> {
-        let mut key_columns: Vec<ArrayRef> = batch.columns()[..num_keys].to_vec();
-        if mode == Mode::Events {
-            key_columns.push(Arc::clone(batch.column(num_keys + 3)));
+    /// The columns that decide, of every bronze record, and the records' keys.
+    pub async fn stream(
+        context: &SessionContext,
+        source: &Source,
+    ) -> Result<impl Stream<Item = Result<(RecordBatch, Vec<u128>)>>> {
+        let keys: Vec<String> = source.key().map(quoted).collect();
+        let money = source.money().map(quoted).enumerate().map(|(at, name)| format!("{name} as money_{at}"));
+        let rules = source.rules.iter().map(|rule| &rule.when);
+        let whens = rules
+            .chain(source.warnings.iter().map(|warning| &warning.when))
+            .enumerate()
+            .map(|(at, when)| format!("({when}) as hit_{at}"));
+        let fixed = ["source_file", "source_line", "source_file_time", "date", "batch_id"];
+        let columns: Vec<String> = keys
+            .iter()
+            .cloned()
+            .chain(fixed.iter().map(|name| quoted(name)))
+            .chain(money)
+            .chain(whens)
+            .collect();
+        let query = format!("select {} from bronze.{}", columns.join(", "), quoted(&source.name));
+        let (num_keys, mode) = (keys.len(), source.mode);
+        let batches = context.sql(&query).await?.execute_stream().await?;
+        Ok(batches.map(move |batch| {
+            let batch = batch?;
+            let mut key_columns: Vec<ArrayRef> = batch.columns()[..num_keys].to_vec();
+            if mode == Mode::Events {
+                key_columns.push(Arc::clone(batch.column(num_keys + 3)));
+            }
+            let keys = hashes(&key_columns, batch.num_rows())?;
+            Ok((batch.project(&(num_keys..batch.num_columns()).collect::<Vec<_>>())?, keys))
+        }))
+    }
+
+    /// Adds the records of a batch of [`Records::stream`] that are wanted.
+    pub fn push_those(&mut self, batch: &RecordBatch, keys: &[u128], is_wanted: Vec<bool>) -> Result<()> {
+        if !is_wanted.contains(&true) {
+            return Ok(());
         }
-        let mut keys = hashes(&key_columns, batch.num_rows())?;
-        if slice.of > 1 {
-            let is_held: BooleanArray = keys.iter().map(|key| Some(slice.holds(*key))).collect();
-            keys.retain(|key| slice.holds(*key));
-            batch = filter_record_batch(&batch, &is_held)?;
-        }
+        let keys = keys.iter().zip(&is_wanted).filter(|(_, is_wanted)| **is_wanted).map(|(key, _)| *key);
+        let keys = keys.collect();
+        self.push(&filter_record_batch(batch, &BooleanArray::from(is_wanted))?, keys);
+        Ok(())
+    }
+
+    /// Adds the records of a batch of [`Records::stream`].
+    pub fn push(&mut self, batch: &RecordBatch, keys: Vec<u128>) {
         self.keys.extend(keys);
         let num_rows = batch.num_rows();
-        let column = |at: usize| batch.column(num_keys + at);
+        let column = |at: usize| batch.column(at);
         let files = column(0).as_string_view();
         let mut last: Option<(&str, u32)> = None;
         for row in 0..num_rows {
             let file = files.value(row);
             let id = match last {
                 Some((name, id)) if name == file => id,
-                _ => match known_files.get(file) {
+                _ => match self.known_files.get(file) {
                     Some(id) => *id,
                     None => {
                         let id = u32::try_from(self.files.len()).unwrap_or(u32::MAX);
                         let name: Arc<str> = file.into();
                         self.files.push(Arc::clone(&name));
-                        known_files.insert(name, id);
+                        self.known_files.insert(name, id);
                         id
                     }
                 },
@@ -129,7 +137,6 @@ impl Records {
             hits.extend(values.iter().map(|value| value == Some(true)));
         }
         self.num_rows += num_rows;
-        Ok(())
     }
 
     pub fn place(&self, row: usize) -> Place {
@@ -237,6 +244,11 @@ pub fn hashes(columns: &[ArrayRef], num_rows: usize) -> Result<Vec<u128>> {
         }
     }
     Ok(low.iter().zip(&high).map(|(low, high)| u128::from(*low) | u128::from(*high) << 64).collect())
+}
+
+/// What filters take of a key. Keys are hashes: a half of one is as good as all of it.
+pub fn half(key: u128) -> i64 {
+    key as i64
 }
 
 /// Rescued JSON in one form: the order of its members, white space and escapes are not content.
