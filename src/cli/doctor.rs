@@ -12,7 +12,7 @@ use crate::telemetry::Progress;
 #[command(
     after_help = "Looks at every table's log, checkpoints and files, and at the ledger against the tables: also for tables and commits\n\
     that were there and are gone. Changes nothing. Ends with exit code 4 where it finds a problem. Notes are no problems.\n\n\
-    Examples:\n  medallion doctor\n  medallion doctor --deep      reads every row too"
+    Examples:\n  medallion doctor\n  medallion doctor --deep      reads every file too, and compares its bytes with its checksum"
 )]
 pub struct DoctorArgs {
     /// Read every file of the newest versions, and count its rows

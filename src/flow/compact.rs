@@ -39,7 +39,7 @@ const SMALL_BYTES: i64 = 4 * 1024 * 1024;
 const BYTES_AT_ONCE: i64 = 8 * 1024 * 1024;
 
 /// What files must have in common to be put together: the partition, the form of the model that made them.
-type Kind = (Vec<Option<String>>, Option<BTreeMap<String, Option<String>>>);
+type Kind = (Vec<Option<String>>, BTreeMap<String, Option<String>>);
 
 /// A compaction that goes on beside other work; ends when it is dropped.
 #[derive(Debug)]
@@ -122,7 +122,7 @@ pub(super) fn small_files(table: &Table, bytes: i64) -> Vec<Vec<Arc<Add>>> {
     for file in snapshot.files.values().filter(|file| file.size < bytes) {
         let key = partition_key(columns, &file.partition_values, columns.len());
         // files of different forms stay apart: which rows are stale must stay known
-        kinds.entry((key, file.tags.clone())).or_default().push(Arc::clone(file));
+        kinds.entry((key, file.tags_of_content())).or_default().push(Arc::clone(file));
     }
     kinds.into_values().collect()
 }
@@ -173,7 +173,7 @@ pub(super) async fn rewrite(
     let mut replaced = BTreeSet::new();
     for files in groups {
         let paths: BTreeSet<String> = files.iter().map(|file| file.path.clone()).collect();
-        let tags = files.first().and_then(|file| file.tags.clone()).unwrap_or_default();
+        let tags = files.first().map(|file| file.tags_of_content()).unwrap_or_default();
         let mut writer = table.writer(Arc::clone(&schema), &partition).with_tags(tags);
         let scan = LakeScan::of_files(table, Arc::clone(&schema), &partition, &paths)?;
         let context = engine::context(state);

@@ -1,7 +1,9 @@
 //! Is the lake sound? Looks at logs, checkpoints, files and the ledger, changes nothing, and says what to do.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
+use bytes::Bytes;
 use futures::TryStreamExt;
 use object_store::{ObjectStore, ObjectStoreExt};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -11,7 +13,7 @@ use super::dirty::dates_of;
 use super::maintain;
 use crate::error::Result;
 use crate::lake::Lake;
-use crate::lake::log::{self, Hint, Snapshot};
+use crate::lake::log::{self, Add, Hint, Snapshot};
 use crate::lake::maintain::{location, stored_files};
 use crate::lake::partition::date_text;
 use crate::lake::partition::partition_key;
@@ -205,6 +207,25 @@ async fn examine_log(
     Ok(())
 }
 
+/// What is wrong with a file's bytes.
+fn damage(bytes: Bytes, file: &Add) -> Option<Harm> {
+    if !file.is_as_written(&bytes) {
+        return Some(Harm::Damaged("has other bytes than were written".to_owned()));
+    }
+    let read = || -> Result<u64> {
+        let mut rows = 0;
+        for batch in ParquetRecordBatchReaderBuilder::try_new(bytes)?.build()? {
+            rows += batch?.num_rows() as u64;
+        }
+        Ok(rows)
+    };
+    match read() {
+        Ok(rows) if rows == file.num_records() => None,
+        Ok(rows) => Some(Harm::Damaged(format!("has {rows} rows, the log says {}", file.num_records()))),
+        Err(error) => Some(Harm::Damaged(format!("can't be read: {error}"))),
+    }
+}
+
 async fn examine_files(
     table: &Table,
     name: &TableName,
@@ -222,20 +243,8 @@ async fn examine_files(
             }
             Some(_) if is_deep => {
                 let bytes = table.lake().store().get(&place).await?.bytes().await?;
-                let read = tokio::task::spawn_blocking(move || -> Result<u64> {
-                    let mut rows = 0;
-                    for batch in ParquetRecordBatchReaderBuilder::try_new(bytes)?.build()? {
-                        rows += batch?.num_rows() as u64;
-                    }
-                    Ok(rows)
-                });
-                match read.await? {
-                    Ok(rows) if rows == file.num_records() => None,
-                    Ok(rows) => {
-                        Some(Harm::Damaged(format!("has {rows} rows, the log says {}", file.num_records())))
-                    }
-                    Err(error) => Some(Harm::Damaged(format!("can't be read: {error}"))),
-                }
+                let file = Arc::clone(file);
+                tokio::task::spawn_blocking(move || damage(bytes, &file)).await?
             }
             Some(_) => None,
         };

@@ -17,7 +17,7 @@ use super::dirty::{self, Work};
 use super::model::Computed;
 use super::recent::Part;
 use super::{Run, decisions, gate};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::lake::commit::Change;
 use crate::lake::log::Add;
 use crate::lake::maintain::location;
@@ -219,6 +219,9 @@ async fn content(table: &Table, model: &Model, files: Vec<Arc<Add>>) -> Result<u
     let mut sum: u128 = 0;
     for file in files {
         let bytes = store.get(&location(table, &file.path)?).await?.bytes().await?;
+        if !file.is_as_written(&bytes) {
+            return Err(Error::data(format!("the file `{}` has other bytes than were written", file.path)));
+        }
         let fields = fields.clone();
         let part = tokio::task::spawn_blocking(move || {
             let mut sum: u128 = 0;

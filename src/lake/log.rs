@@ -21,6 +21,15 @@ use serde::{Deserialize, Serialize};
 use crate::error::{During, Error, Result};
 
 /// A data file that is part of a table version.
+/// The tag that says what a file's bytes were when it was written: a disk or a copy may change them, and Parquet would show
+/// other numbers without a word.
+pub const CHECKSUM: &str = "blake3";
+
+/// 128 bits of BLAKE3 as hexadecimal digits.
+pub fn checksum(bytes: &[u8]) -> String {
+    blake3::hash(bytes).to_hex()[..32].to_owned()
+}
+
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Default)]
 #[serde(rename_all = "camelCase")]
 pub struct Add {
@@ -51,6 +60,18 @@ impl Add {
             .as_deref()
             .and_then(|stats| serde_json::from_str::<Stats>(stats).ok())
             .map_or(0, |stats| stats.num_records)
+    }
+
+    /// The tags that files have for what they hold, without the checksum of their bytes.
+    pub fn tags_of_content(&self) -> BTreeMap<String, Option<String>> {
+        let mut tags = self.tags.clone().unwrap_or_default();
+        tags.remove(CHECKSUM);
+        tags
+    }
+
+    /// Whether the file still has the bytes that were written; files of before there were checksums pass.
+    pub fn is_as_written(&self, bytes: &[u8]) -> bool {
+        self.tag(CHECKSUM).is_none_or(|written| written == checksum(bytes))
     }
 
     /// The tag's value, if the file has it.

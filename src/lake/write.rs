@@ -17,7 +17,7 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use parquet::arrow::ArrowWriter;
 
 use super::encoding;
-use super::log::Add;
+use super::log::{Add, CHECKSUM, checksum};
 use super::partition::{PartitionKey, encode, key_of_row, relative_path};
 use crate::error::{Error, Result};
 
@@ -55,7 +55,7 @@ pub struct Writer {
     buffer: Vec<RecordBatch>,
     buffered_rows: usize,
     open: HashMap<PartitionKey, OpenFile>,
-    finished: Vec<(PartitionKey, Vec<u8>, usize)>,
+    finished: Vec<Finished>,
     uploaded: Vec<Add>,
     num_files: usize,
     /// The rows that were written, as long as they are at most so many.
@@ -65,6 +65,21 @@ pub struct Writer {
 struct OpenFile {
     writer: ArrowWriter<Vec<u8>>,
     rows: usize,
+}
+
+/// An encoded file.
+struct Finished {
+    key: PartitionKey,
+    bytes: Vec<u8>,
+    checksum: String,
+    rows: usize,
+}
+
+impl Finished {
+    fn of(key: PartitionKey, file: OpenFile) -> Result<Self> {
+        let bytes = file.writer.into_inner()?;
+        Ok(Self { key, checksum: checksum(&bytes), bytes, rows: file.rows })
+    }
 }
 
 /// A partition and its rows: row numbers by batch, in the order of their arrival.
@@ -79,7 +94,7 @@ enum Then {
 
 enum Written {
     Open(PartitionKey, Box<OpenFile>),
-    Closed(PartitionKey, Vec<u8>, usize),
+    Closed(Finished),
 }
 
 impl Writer {
@@ -115,7 +130,7 @@ impl Writer {
         self
     }
 
-    /// Tags that every file's log entry carries.
+    /// Tags that every file's log entry carries, beside its checksum.
     pub fn with_tags(mut self, tags: BTreeMap<String, Option<String>>) -> Self {
         self.tags = tags;
         self
@@ -175,10 +190,7 @@ impl Writer {
     pub async fn close_with_rows(mut self) -> Result<(Vec<Add>, Option<Vec<RecordBatch>>)> {
         self.flush(Then::Close).await?;
         let open = std::mem::take(&mut self.open);
-        let closed = in_parallel(open.into_iter().collect(), |(key, file)| {
-            Ok((key, file.writer.into_inner()?, file.rows))
-        })
-        .await?;
+        let closed = in_parallel(open.into_iter().collect(), |(key, file)| Finished::of(key, file)).await?;
         self.finished.extend(closed);
         self.upload_finished().await?;
         let mut adds = std::mem::take(&mut self.uploaded);
@@ -189,8 +201,8 @@ impl Writer {
     async fn upload_finished(&mut self) -> Result<()> {
         let finished = std::mem::take(&mut self.finished);
         let mut uploads = Vec::with_capacity(finished.len());
-        for (key, bytes, rows) in finished {
-            uploads.push(self.upload(key, bytes, rows)?);
+        for file in finished {
+            uploads.push(self.upload(file)?);
         }
         // the disk or the network waits, not the cores
         let added: Vec<Add> = futures::stream::iter(uploads).buffered(16).try_collect().await?;
@@ -198,18 +210,16 @@ impl Writer {
         Ok(())
     }
 
-    fn upload(
-        &mut self,
-        key: PartitionKey,
-        bytes: Vec<u8>,
-        rows: usize,
-    ) -> Result<impl Future<Output = Result<Add>> + use<>> {
+    fn upload(&mut self, file: Finished) -> Result<impl Future<Output = Result<Add>> + use<>> {
+        let Finished { key, bytes, checksum, rows } = file;
         let name = format!("{}-{:05}.parquet", self.file_prefix, self.num_files);
         self.num_files += 1;
         let relative = relative_path(&self.partition, &key, &name);
         let location = Path::parse(format!("{}/{relative}", self.root))
             .map_err(|error| Error::bug(format!("`{relative}` is no object path")).because(error))?;
         let partition_values = self.partition.iter().cloned().zip(key).collect();
+        let mut tags = self.tags.clone();
+        tags.insert(CHECKSUM.to_owned(), Some(checksum));
         let add = Add {
             path: encode(&relative, "/="),
             partition_values,
@@ -217,7 +227,7 @@ impl Writer {
             modification_time: chrono::Utc::now().timestamp_millis(),
             data_change: true,
             stats: Some(format!("{{\"numRecords\":{rows}}}")),
-            tags: (!self.tags.is_empty()).then(|| self.tags.clone()),
+            tags: Some(tags),
             ..Add::default()
         };
         let store = Arc::clone(&self.store);
@@ -270,7 +280,7 @@ impl Writer {
             file.rows += num_rows;
             let is_full = file.writer.in_progress_size() + file.writer.bytes_written() > TARGET_FILE_BYTES;
             Ok(match then == Then::Close || is_full {
-                true => Written::Closed(key, file.writer.into_inner()?, file.rows),
+                true => Written::Closed(Finished::of(key, file)?),
                 false => Written::Open(key, Box::new(file)),
             })
         };
@@ -283,13 +293,13 @@ impl Writer {
             });
             for part in in_parallel(work.collect(), encode.clone()).await? {
                 match part {
-                    Written::Closed(key, bytes, rows) => self.finished.push((key, bytes, rows)),
+                    Written::Closed(file) => self.finished.push(file),
                     Written::Open(key, file) => {
                         self.open.insert(key, *file);
                     }
                 }
             }
-            if self.finished.iter().map(|(_, bytes, _)| bytes.len()).sum::<usize>() > WAITING_BYTES {
+            if self.finished.iter().map(|file| file.bytes.len()).sum::<usize>() > WAITING_BYTES {
                 self.upload_finished().await?;
             }
         }

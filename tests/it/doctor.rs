@@ -54,6 +54,13 @@ fn flip(path: &Path) {
     std::fs::write(path, bytes).unwrap();
 }
 
+/// One bit of a file; most readers would show another number and say nothing.
+fn flip_bit(path: &Path, at: usize) {
+    let mut bytes = std::fs::read(path).unwrap();
+    bytes[at] ^= 1;
+    std::fs::write(path, bytes).unwrap();
+}
+
 /// What the doctor says to do about the problems of a table.
 #[track_caller]
 fn remedies(place: &Place, table: &str) -> Vec<String> {
@@ -185,6 +192,34 @@ fn each_kind_of_unreadable_file_has_its_own_remedy() {
     let place = copy_of(&sound);
     flip(&a_file(&place, "bronze/readings").0);
     assert!(remedies(&place, "bronze.readings")[0].contains("begin a new lake"));
+}
+
+#[test]
+fn a_bit_that_has_changed_is_found_wherever_it_is() {
+    let sound = filled();
+    let expected = Contents::of(&sound);
+    for table in ["gold/daily", "silver/readings", "bronze/readings", "ledger/landed"] {
+        let (file, _) = a_file(&sound, table);
+        let size = std::fs::metadata(&file).unwrap().len() as usize;
+        let name = table.replace('/', ".");
+        // compacted files too
+        for step in 0..5 {
+            let place = copy_of(&sound);
+            if step == 0 {
+                place.medallion(&["optimize", &name]).ok();
+            }
+            let (file, date) = a_file(&place, table);
+            let size = if step == 0 { std::fs::metadata(&file).unwrap().len() as usize } else { size };
+            flip_bit(&file, 4 + step * (size - 9) / 4);
+            let remedies = remedies(&place, &name);
+            if let ("gold" | "silver", Some(date)) = (table.split_once('/').unwrap().0, date) {
+                let command = format!("`medallion rerun --select {name} --from {date} --to {date}`");
+                assert_eq!(remedies, [command.as_str()]);
+                follow(&place, &command);
+                assert_sound(&place, &expected, &format!("bit of byte {step}/4 of {name}"));
+            }
+        }
+    }
 }
 
 /// What happens to a table's log.

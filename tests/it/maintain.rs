@@ -398,7 +398,11 @@ fn the_doctor_finds_what_is_wrong_and_says_what_to_do() {
     find(
         &place,
         true,
-        &["silver.readings", "can't be read", "medallion rerun --select silver.readings --from 2025-08-"],
+        &[
+            "silver.readings",
+            "has other bytes than were written",
+            "medallion rerun --select silver.readings --from 2025-08-",
+        ],
     );
     place
         .medallion(&["rerun", "--from", "2025-08-01", "--to", "2025-08-31", "--select", "silver.readings"])
