@@ -146,24 +146,30 @@ enum Token {
 
 /// Words, marks and string literals, without comments.
 fn tokens(text: &str) -> Vec<Token> {
+    placed_tokens(text).into_iter().map(|(_, token)| token).collect()
+}
+
+/// The same, with the byte at which each begins.
+fn placed_tokens(text: &str) -> Vec<(usize, Token)> {
     let mut found = Vec::new();
     let mut rest = text;
     while let Some(first) = rest.chars().next() {
+        let place = text.len() - rest.len();
         if rest.starts_with("--") || rest.starts_with("//") {
             rest = rest.split_once('\n').map_or("", |(_, after)| after);
         } else if rest.starts_with("/*") {
             rest = rest.split_once("*/").map_or("", |(_, after)| after);
         } else if first == '\'' {
-            let (text, behind) = literal(&rest[1..]);
-            found.push(Token::Text(text));
+            let (literal, behind) = literal(&rest[1..]);
+            found.push((place, Token::Text(literal)));
             rest = behind;
         } else if first.is_alphanumeric() || first == '_' {
             let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
-            found.push(Token::Word(rest[..end].to_lowercase()));
+            found.push((place, Token::Word(rest[..end].to_lowercase())));
             rest = &rest[end..];
         } else {
             if !first.is_whitespace() {
-                found.push(Token::Mark(first));
+                found.push((place, Token::Mark(first)));
             }
             rest = &rest[first.len_utf8()..];
         }
@@ -441,6 +447,23 @@ pub fn table_of(text: &str) -> Option<String> {
     Some(after_from.rsplit('.').next()?.trim_end_matches(';').to_lowercase())
 }
 
+/// A statement that names the keyspace of its table. A node that starts again prepares what it remembers without the keyspace
+/// that a session uses, and warns of each statement that it can't.
+pub fn in_keyspace(text: &str, keyspace: &str) -> String {
+    let tokens = placed_tokens(text);
+    let place = tokens.iter().enumerate().find_map(|(at, (_, token))| {
+        let Token::Word(word) = token else { return None };
+        let is_before_table = matches!(word.as_str(), "from" | "into") || at == 0 && word == "update";
+        let (place, Token::Word(_)) = tokens.get(at + 1)? else { return None };
+        let is_bare = !matches!(tokens.get(at + 2), Some((_, Token::Mark('.'))));
+        (is_before_table && is_bare).then_some(*place)
+    });
+    match place {
+        Some(place) => format!("{}{}.{}", &text[..place], identifier(keyspace), &text[place..]),
+        None => text.to_owned(),
+    }
+}
+
 /// Reads a question, and writes it for gold.
 ///
 /// # Errors
@@ -612,6 +635,23 @@ mod tests {
             let error = parse_insert(wrong).unwrap_err();
             assert!(error.contains(told), "{wrong}: {error}");
         }
+    }
+
+    #[test]
+    fn a_statement_is_told_its_keyspace() {
+        let told = |text: &str| in_keyspace(text, "k");
+        assert_eq!(told("select a\nfrom t where b = 'from x'"), "select a\nfrom k.t where b = 'from x'");
+        assert_eq!(
+            told("-- from gold\nINSERT INTO t (a) values (:a)"),
+            "-- from gold\nINSERT INTO k.t (a) values (:a)"
+        );
+        assert_eq!(told("update t set a = ? where b = ?"), "update k.t set a = ? where b = ?");
+        assert_eq!(
+            told("delete from t using timestamp ? where a = ?"),
+            "delete from k.t using timestamp ? where a = ?"
+        );
+        assert_eq!(told("select a from other.t"), "select a from other.t");
+        assert_eq!(in_keyspace("select a from t", "Table"), "select a from \"Table\".t");
     }
 
     #[test]

@@ -83,14 +83,23 @@ impl Node {
     }
 
     /// The lines of its log that warn of what clients do: batches too large, too many tombstones, unlogged batches over
-    /// partitions, full table scans and what else a guardrail finds. Empty is what a well-behaved client leaves.
+    /// partitions, full table scans and what else a guardrail finds; statements that it can't prepare again. Empty is what a
+    /// well-behaved client leaves.
     pub fn complaints(&self) -> Vec<String> {
         let log = self.log();
         let of_clients = |line: &&str| {
             (line.starts_with("WARN") || line.starts_with("ERROR"))
-                && ["BatchStatement", "Guardrail", "guardrail", "tombstone", "ReadCommand", "ClientWarn"]
-                    .iter()
-                    .any(|sign| line.contains(sign))
+                && [
+                    "BatchStatement",
+                    "Guardrail",
+                    "guardrail",
+                    "tombstone",
+                    "ReadCommand",
+                    "ClientWarn",
+                    "removing statement",
+                ]
+                .iter()
+                .any(|sign| line.contains(sign))
         };
         log.lines().filter(of_clients).map(str::to_owned).collect()
     }

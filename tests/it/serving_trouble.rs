@@ -195,5 +195,7 @@ fn one_node_of_three_may_go_and_return_in_the_middle() {
     let ended = publisher.wait_with_output().unwrap();
     assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
     served.assert_equal("another two of three");
+    let complaints = cluster.node(3).complaints();
+    assert!(complaints.is_empty(), "of the engine's statements, after the restart: {complaints:#?}");
     served.medallion(&["reconcile"]).ok();
 }

@@ -35,6 +35,7 @@ use super::state::State;
 use super::{Census, ServingStore};
 use crate::error::{During, Error, ErrorKind, Result};
 use crate::project::Project;
+use crate::project::cql::in_keyspace;
 use crate::project::manifest::ServingManifest;
 use crate::project::mart::Mart;
 
@@ -208,16 +209,17 @@ impl Cassandra {
 
     /// A statement, prepared once. After a restart of a node the driver prepares it again by itself.
     async fn prepared(&self, text: &str) -> Result<PreparedStatement> {
-        let text = text.trim().trim_end_matches(';').trim_end();
+        let text = in_keyspace(text.trim().trim_end_matches(';').trim_end(), self.keyspace());
         let lock = || self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = lock().get(text) {
+        if let Some(known) = lock().get(&text) {
             return Ok(known.clone());
         }
-        let attempt = || async { self.session.prepare(text).await.map_err(ExecutionError::PrepareError) };
+        let attempt =
+            || async { self.session.prepare(text.as_str()).await.map_err(ExecutionError::PrepareError) };
         let mut prepared = self.throttle.send("preparing a statement", attempt).await?;
         prepared.set_is_idempotent(true);
         prepared.set_page_size(PAGE_ROWS);
-        lock().insert(text.to_owned(), prepared.clone());
+        lock().insert(text, prepared.clone());
         Ok(prepared)
     }
 
