@@ -232,9 +232,15 @@ impl Run {
         Ok(Arc::clone(decided))
     }
 
-    /// Keeps recent events in memory from now on, so that they can be appended; `ids_bytes` bounds the known keys.
-    pub fn remember_recent(&mut self, ids_bytes: usize) {
+    /// Keeps recent events in memory from now on, so that they can be appended; `ids_bytes` bounds the known keys. Queries
+    /// may then hold half of what they may in a batch, because these stay beside them.
+    ///
+    /// # Errors
+    /// Where the query engine can't start again.
+    pub fn remember_recent(&mut self, ids_bytes: usize) -> Result<()> {
+        self.state = engine::state(&self.lake, self.project.limits.memory_bytes / 2)?;
         self.recent = Some(Recent::new(ids_bytes));
+        Ok(())
     }
 
     /// Rows in memory that wait for a refresh.

@@ -103,7 +103,7 @@ pub async fn run(
 ) -> Result<Report> {
     run.command = "stream".to_owned();
     run.lake.checkpoint_in_background();
-    run.remember_recent(run.project.stream.ids_bytes);
+    run.remember_recent(run.project.stream.ids_bytes)?;
     let ended = follow(run, seat, options, stop, meter, out).await;
     run.lake.checkpoints_written().await;
     ended
