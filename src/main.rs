@@ -7,19 +7,21 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use medallion::cli::{self, Cli};
+use medallion::cli::{self, Cli, Command};
 
 /// Columns are large and short-lived: glibc gives them back to the system at once and spends a third of a run on page
 /// faults.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// How long the allocator keeps what was freed, milliseconds: at first not at all, so that a small run does not hold the
-/// memory of every hop at once; after [`SMALL_RUN`] asking for the same memory again and again would cost a sixth of the time.
-const PURGE_DELAY_MS: [std::ffi::c_long; 2] = [0, 1000];
+/// How long the allocator keeps what was freed, milliseconds. At first not at all, so that a small run does not hold the memory
+/// of every hop at once; after [`SMALL_RUN`] longer, because asking for the same memory again and again costs time (a tenth
+/// of a large run between 1 and 5 s). A stream stays for days beside other programs.
+const PURGE_DELAY_MS: [std::ffi::c_long; 2] = [0, 5000];
+const PURGE_DELAY_MS_OF_STREAM: std::ffi::c_long = 1000;
 
 /// A run that lasts longer is not small.
-const SMALL_RUN: Duration = Duration::from_secs(3);
+const SMALL_RUN: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
     use_small_pages();
@@ -46,9 +48,13 @@ fn main() -> ExitCode {
             return ExitCode::from(70);
         }
     };
-    runtime.spawn(async {
+    let lasting_delay = match &cli.command {
+        Command::Stream(_) => PURGE_DELAY_MS_OF_STREAM,
+        _ => PURGE_DELAY_MS[1],
+    };
+    runtime.spawn(async move {
         tokio::time::sleep(SMALL_RUN).await;
-        give_memory_back(PURGE_DELAY_MS[1]);
+        give_memory_back(lasting_delay);
     });
     let ended = runtime.block_on(cli::run(cli));
     // nothing that still runs is needed: what counts is committed
