@@ -127,6 +127,37 @@ fn what_was_removed_is_found_and_what_is_said_mends_it() {
     assert!(remedies(&place, "silver.readings")[0].contains("begin a new lake"));
 }
 
+/// Puts a folder of the lake back as it is in another lake.
+fn put_back(place: &Place, from: &Place, folder: &str) {
+    remove_table(place, folder);
+    copy_folder(&from.lake.join(folder), &place.lake.join(folder));
+}
+
+#[test]
+fn a_table_put_back_does_not_hide_the_others_from_status() {
+    let place = filled();
+    let before = copy_of(&place);
+    place.land([&mini::readings("d.jsonl", &[mini::reading("8", 4, "1")])]);
+    place.run();
+    put_back(&place, &before, "silver/readings");
+    for arguments in [&["status"][..], &["status", "--monitor"]] {
+        let done = place.medallion(arguments).expect(4);
+        assert!(
+            done.stdout.contains("bronze.readings") && done.stdout.contains("gold.total"),
+            "{}",
+            done.stdout
+        );
+        done.tells(&["`gold.daily` has consumed version 3 of `silver.readings`, which is at version 2 now"]);
+    }
+    let tables = place.medallion(&["--format", "json", "status"]).expect(4).stdout;
+    let tables: serde_json::Value = serde_json::from_str(&tables).unwrap();
+    let with_problems = tables.as_array().unwrap().iter().filter(|table| !table["problem"].is_null());
+    let names: Vec<&str> = with_problems.map(|table| table["table"].as_str().unwrap()).collect();
+    assert_eq!(names, ["gold.daily"]);
+    follow(&place, &remedies(&place, "gold.daily")[0]);
+    assert_sound(&place, &crate::rerun::fresh(&place), "a table of before");
+}
+
 /// Files of a batch that the ledger has lost would share its number with what lands next, which would then never come.
 #[test]
 fn a_lost_batch_does_not_hide_what_lands_next() {
