@@ -7,9 +7,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, AsArray, Decimal128Array, Int64Array, RecordBatch, StringViewArray, TimestampMicrosecondArray,
+    ArrayRef, AsArray, BooleanArray, Decimal128Array, Int64Array, RecordBatch, StringViewArray,
+    TimestampMicrosecondArray,
 };
-use arrow::compute::cast;
+use arrow::compute::{cast, concat_batches, filter_record_batch};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimestampMicrosecondType};
 use object_store::ObjectStoreExt;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -260,6 +261,22 @@ pub async fn read_newest(table: &Table) -> Result<Vec<RecordBatch>> {
         break;
     }
     read(table).await
+}
+
+/// The rows of a table whose first column is the run's number, with `rows` in the place of what a run has told before.
+///
+/// # Errors
+/// As [`read`].
+pub async fn with_rows_of_run(table: &Table, run_id: i64, rows: RecordBatch) -> Result<RecordBatch> {
+    let mut kept = Vec::new();
+    for batch in read(table).await? {
+        let ids = batch.column(0).as_primitive::<Int64Type>();
+        let of_others: BooleanArray = ids.iter().map(|id| Some(id != Some(run_id))).collect();
+        kept.push(filter_record_batch(&batch, &of_others)?);
+    }
+    let schema = rows.schema();
+    kept.push(rows);
+    Ok(concat_batches(&schema, &kept)?)
 }
 
 /// Brings a batch to the schema; columns that an older file lacks are null.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use clap::Args;
+use clap::builder::RangedU64ValueParser;
 
 use super::Places;
 use super::output::{Format, print_cells, print_text};
@@ -71,7 +72,7 @@ impl VacuumArgs {
 )]
 pub struct GcArgs {
     /// The reports and balances of so many newest runs stay
-    #[arg(long, default_value_t = 1000, value_name = "N")]
+    #[arg(long, default_value_t = 1000, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     keep_runs: usize,
     #[command(flatten)]
     turn: TurnArgs,

@@ -1,6 +1,7 @@
 //! `medallion quarantine export|redrive|discard`
 
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -236,8 +237,18 @@ fn refuse_everything(filter: &Filter, is_all: bool) -> Result<()> {
 }
 
 fn signed(note: &str) -> Signed {
-    let operator = std::env::var("MEDALLION_OPERATOR").or_else(|_| std::env::var("USER"));
-    Signed { operator: operator.unwrap_or_default(), note: note.trim().to_owned() }
+    Signed { operator: operator(), note: note.trim().to_owned() }
+}
+
+/// Who decides, as the ledger keeps it.
+fn operator() -> String {
+    let names = ["MEDALLION_OPERATOR", "USER", "LOGNAME"].into_iter();
+    let mut names = names.filter_map(|name| std::env::var(name).ok()).map(|name| name.trim().to_owned());
+    // a service or a container often has none of them
+    names.find(|name| !name.is_empty()).unwrap_or_else(|| match std::fs::metadata("/proc/self") {
+        Ok(process) => format!("uid {}", process.uid()),
+        Err(_) => "unknown".to_owned(),
+    })
 }
 
 struct Work<'a> {

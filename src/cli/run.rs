@@ -11,7 +11,7 @@ use crate::error::{ErrorKind, Result};
 use crate::flow::balance::{BalanceRow, RECORDS};
 use crate::flow::landing::Left;
 use crate::flow::lock;
-use crate::flow::report::Report;
+use crate::flow::report::{Report, Step};
 use crate::source::files::NotTaken;
 use crate::telemetry::{Progress, counted};
 use crate::trigger::anomalies::Anomalies;
@@ -79,7 +79,7 @@ pub fn render(report: &Report) -> String {
 
 fn render_lake(report: &Report) -> String {
     if report.is_idle() {
-        let mut text = "nothing new in landing, nothing to recompute: no table was changed\n".to_owned();
+        let mut text = format!("{}: no table was changed\n", what_was_looked_at(report));
         for (name, count) in &report.warnings {
             text.push_str(&format!("  {count:>8}  {name}\n"));
         }
@@ -130,6 +130,21 @@ fn render_lake(report: &Report) -> String {
         report.seconds,
         counted(report.commits, "commit"),
     ));
+    text
+}
+
+/// What a run did that changed nothing.
+fn what_was_looked_at(report: &Report) -> String {
+    let sum = |of: fn(&Step) -> usize| report.steps.iter().map(of).sum::<usize>();
+    if report.steps.is_empty() {
+        return "nothing new in landing, nothing to recompute".to_owned();
+    }
+    let computed = counted(sum(|step| step.partitions), "partition");
+    let mut text = format!("computed again: {computed} of {}", counted(report.steps.len(), "table"));
+    match sum(|step| step.withheld) {
+        0 => text.push_str("; nothing differed"),
+        withheld => text.push_str(&format!("; {} withheld as before", counted(withheld, "partition"))),
+    }
     text
 }
 

@@ -20,15 +20,18 @@ use crate::flow::runs::{self, RunRecord};
 use crate::flow::{Run, checks, decisions, dirty, gate};
 use crate::lake::maintain::location;
 use crate::lake::table::Table;
+use crate::project::model::Model;
 use crate::telemetry::{Progress, duration_text, time_text};
 
 #[derive(Debug, Args)]
 #[command(
     after_help = "Answered from the tables' logs: no data is read. Where a serving store is configured it is asked, for two\n\
     seconds at most, what it holds (`published`).\n\n\
-    With `--monitor` the exit code is 4 where a person has to look: the last run failed, was stopped by an error or was\n\
-    killed, one of the newest files of a table is gone (`medallion doctor` looks for all), a declared `freshness` is missed, a check of freshness fails by the clock, a check withholds a partition, or a decision\n\
-    over quarantined records waits to be applied. What waits for the next run and what is stale is shown, and is no alarm.\n\n\
+    Where a table has consumed more of another than is there, it is a problem of that table and the exit code is 4. With\n\
+    `--monitor` it is 4 also where a person has to look: the last run failed, was stopped by an error or was\n\
+    killed, one of the newest files of a table is gone (`medallion doctor` looks for all), a declared `freshness` is missed,\n\
+    a check of freshness fails by the clock, a check withholds a partition, or a decision over quarantined records waits\n\
+    to be applied. What waits for the next run and what is stale is shown, and is no alarm.\n\n\
     Examples:\n  \
     medallion status\n  \
     medallion --quiet --format json status --monitor"
@@ -81,6 +84,8 @@ struct TableStatus {
     too_old: Option<String>,
     /// What the serving store holds of a mart, where one is configured.
     published: Option<Published>,
+    /// Why it can't be told what waits: the table does not fit what it was made from.
+    problem: Option<String>,
 }
 
 impl StatusArgs {
@@ -105,16 +110,18 @@ pub async fn run(places: &Places, args: &StatusArgs) -> Result<u8> {
         Format::Json => print_text(&format!("{}\n", serde_json::to_string_pretty(&tables)?))?,
         format => print(&tables, last.as_ref(), format)?,
     }
-    if !args.monitor {
-        return Ok(0);
+    let mut problems: Vec<String> = tables.iter().filter_map(|table| table.problem.clone()).collect();
+    if args.monitor {
+        problems.extend(to_ring_for(&run, last.as_ref(), &tables, &by_the_clock)?);
+        problems.extend(runs::unreported(&run).await?);
+        problems.extend(newest_files_gone(&run).await?);
     }
-    let mut problems = problems(&run, last.as_ref(), &tables, &by_the_clock)?;
-    problems.extend(runs::unreported(&run).await?);
-    problems.extend(newest_files_gone(&run).await?);
     for problem in &problems {
         tracing::error!("{problem}");
     }
-    places.telling.looked_at(&run, &by_the_clock).await;
+    if args.monitor {
+        places.telling.looked_at(&run, &by_the_clock).await;
+    }
     Ok(if problems.is_empty() { 0 } else { ErrorKind::Data.exit_code() })
 }
 
@@ -200,7 +207,7 @@ fn print(tables: &[TableStatus], last: Option<&RunRecord>, format: Format) -> Re
 }
 
 /// What a monitor should ring for.
-fn problems(
+fn to_ring_for(
     run: &Run,
     last: Option<&RunRecord>,
     tables: &[TableStatus],
@@ -217,7 +224,7 @@ fn problems(
     found.extend(tables.iter().filter_map(|table| table.too_old.clone()));
     if let Some((name, newest)) = crate::flow::interventions::position(run) {
         let decided = run.ledger.decisions.position(&name);
-        if decided != Some(newest) {
+        if decided < Some(newest) {
             found.push(format!("intervention {newest} is not applied yet; `medallion run` applies it"));
         }
     }
@@ -290,25 +297,37 @@ async fn collect(run: &Run, last: Option<&RunRecord>) -> Result<Vec<TableStatus>
     for model in run.project.stored_models() {
         let table = run.table(&model.table)?;
         let mut status = look(table).await?;
-        let work = dirty::work(run, model).await?;
         let stale = dirty::stale(run, model)?;
         status.stale_partitions = stale.num_partitions();
         status.stale_files = stale.num_files;
         let withheld: BTreeSet<_> =
             gate::withheld(table).into_iter().map(|withheld| withheld.place).collect();
         status.withheld_partitions = withheld.into_iter().map(gate::place_text).collect();
-        judge(&mut status, &freshness::of_model(run, model, &work, run.started_at).await?);
-        status.dirty_partitions = match &work {
-            dirty::Work::Nothing => 0,
-            dirty::Work::Whole => 1,
-            dirty::Work::Dates(dates) => dates.len(),
-        };
-        if work != dirty::Work::Nothing {
-            status.waits = describe(&work);
+        match dirty::work(run, model).await {
+            Ok(work) => look_at_work(run, model, &work, &mut status).await?,
+            // the others can be told all the same
+            Err(error) if error.kind() == ErrorKind::Data => {
+                status.waits = "PROBLEM".to_owned();
+                status.problem = Some(error.to_string());
+            }
+            Err(error) => return Err(error),
         }
         found.push(status);
     }
     Ok(found)
+}
+
+async fn look_at_work(run: &Run, model: &Model, work: &dirty::Work, status: &mut TableStatus) -> Result<()> {
+    judge(status, &freshness::of_model(run, model, work, run.started_at).await?);
+    status.dirty_partitions = match work {
+        dirty::Work::Nothing => 0,
+        dirty::Work::Whole => 1,
+        dirty::Work::Dates(dates) => dates.len(),
+    };
+    if *work != dirty::Work::Nothing {
+        status.waits = describe(work);
+    }
+    Ok(())
 }
 
 fn judge(status: &mut TableStatus, fresh: &Freshness) {

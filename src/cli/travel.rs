@@ -85,11 +85,16 @@ pub async fn diff(places: &Places, args: &DiffArgs) -> Result<u8> {
         })
         .collect();
     print_cells(&names, &cells, places.format)?;
+    let shown = found.differences.len();
+    let cut = format!("the first {shown} of {} are shown; `--limit` shows more", shown + found.left_out);
     if places.format == Format::Table {
+        let cut = if found.left_out > 0 { format!("; {cut}") } else { String::new() };
         print_text(&format!(
-            "\n{} added, {} removed, {} changed\n",
+            "\n{} added, {} removed, {} changed{cut}\n",
             found.added, found.removed, found.changed
         ))?;
+    } else if found.left_out > 0 {
+        tracing::warn!("{cut}");
     }
     Ok(0)
 }
@@ -149,6 +154,11 @@ async fn restore_tables(run: &mut Run, args: &RestoreArgs) -> Result<Vec<String>
             }
             let models = run.project.stored_models();
             models.filter(|model| model.table.schema == zone).map(|model| model.table.clone()).collect()
+        }
+        text if !text.contains('.') => {
+            return Err(Error::usage(format!(
+                "`{text}` can't be restored; write a table of silver or gold as `zone.table`, or one of these zones"
+            )));
         }
         table => vec![parse_table(table)?],
     };

@@ -13,9 +13,11 @@ use arrow::datatypes::{Decimal128Type, Int64Type};
 use serde::{Deserialize, Serialize};
 
 use super::decide::Tally;
+use super::lost::{self, RUN};
 use super::{Run, checks, decide};
 use crate::engine;
 use crate::error::{During, Result};
+use crate::lake::commit::{Change, Commit};
 use crate::ledger;
 use crate::project::source::Source;
 use crate::project::sql::TableName;
@@ -293,11 +295,40 @@ async fn landed(run: &Run) -> Result<Vec<(String, Measures)>> {
     Ok(files)
 }
 
-/// Rows of `ledger.balances`.
+/// The state of the zones, as the sum of their tables' versions: it grows with every commit.
+const ZONES: &str = "zones";
+
+/// What the run stores of its balance, for the caller to commit: one balance for one state of the zones, so that a run that
+/// was killed just after this does not store it again. What it has stored of another state before it was killed is replaced.
 ///
 /// # Errors
-/// Never in practice.
-pub fn rows(run_id: i64, rows: &[BalanceRow]) -> Result<RecordBatch> {
+/// The store's.
+pub async fn prepare(run: &Run, balance: &[BalanceRow]) -> Result<Commit> {
+    let table = &run.ledger.balances;
+    let stored_by = table.position(RUN);
+    let is_told_again = stored_by == Some(run.id);
+    let is_of_lost_run = !is_told_again && stored_by > Some(lost::newest_reported(&run.ledger));
+    let mut rows = rows(run.id, balance)?;
+    if is_told_again {
+        rows = ledger::with_rows_of_run(table, run.id, rows).await?;
+    }
+    let mut commit = ledger::prepare(table, &rows).await?;
+    if is_told_again {
+        commit.change = Change::ReplaceAll;
+    }
+    let state: i64 = run.zone_tables().map(|table| table.version() + 1).sum();
+    // where tables were restored to less, it is another state all the same
+    let state = match table.position(ZONES) {
+        Some(there) if state < there || (state == there && is_of_lost_run) => there + 1,
+        _ => state,
+    };
+    commit.once = Some((ZONES.to_owned(), state));
+    commit.positions.insert(RUN.to_owned(), run.id);
+    Ok(commit)
+}
+
+/// Rows of `ledger.balances`.
+fn rows(run_id: i64, rows: &[BalanceRow]) -> Result<RecordBatch> {
     let sums = |of: fn(&BalanceRow) -> i128| ledger::sums(rows.iter().map(of));
     Ok(RecordBatch::try_new(
         ledger::balances_schema(),

@@ -5,22 +5,19 @@
 
 use std::collections::BTreeMap;
 
-use arrow::array::{AsArray, BooleanArray, RecordBatch};
-use arrow::compute::{concat_batches, filter_record_batch};
+use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use serde::Serialize;
 
 use super::Run;
 use super::checks::CheckResult;
+use super::lost::RUN;
 use crate::error::Result;
 use crate::ledger::{self, Ledger};
 use crate::project::check::Outcome;
 
 /// Dates of a check that are kept by name.
 const MOST_DATES: usize = 100;
-
-/// The position that says of which run the newest rows are.
-const RUN: &str = "run";
 
 /// How a check of a run ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -89,14 +86,7 @@ pub async fn record(run: &mut Run, results: &[CheckResult]) -> Result<()> {
     let positions = BTreeMap::from([(RUN.to_owned(), run.id)]);
     let table = &mut run.ledger.checks;
     if table.position(RUN) == Some(run.id) {
-        let mut kept = Vec::new();
-        for batch in ledger::read(table).await? {
-            let ids = batch.column(0).as_primitive::<Int64Type>();
-            let of_others: BooleanArray = ids.iter().map(|id| Some(id != Some(run.id))).collect();
-            kept.push(filter_record_batch(&batch, &of_others)?);
-        }
-        kept.push(rows);
-        let rows = concat_batches(&ledger::checks_schema(), &kept)?;
+        let rows = ledger::with_rows_of_run(table, run.id, rows).await?;
         ledger::replace(table, &rows, positions).await?;
     } else {
         ledger::append_with_positions(table, &rows, positions).await?;

@@ -20,7 +20,7 @@ use super::decide::{DISCARDED, Discards, partition_keys, quoted};
 use super::landed::FileReport;
 use super::late::{self, Lateness};
 use super::quarantine::{self, Refused, Stage};
-use super::{Run, inputs, landing};
+use super::{Run, inputs, landing, lost};
 use crate::decode::{Decoded, Decoder, Format};
 use crate::engine;
 use crate::error::{Error, Result};
@@ -32,6 +32,10 @@ use crate::zone;
 
 /// The number of the newest intervention that a table has taken in.
 pub const POSITION: &str = "interventions";
+
+/// The number of the newest intervention that the ledger had when quarantine was written: a discard of a record that
+/// silver refuses is in no other position of a zone's table.
+pub const KNOWN: &str = "known interventions";
 
 /// CSV headers are looked for in so many lines at the beginning of a file.
 const HEADER_LINES: u64 = 10;
@@ -134,7 +138,8 @@ pub async fn read(ledger: &Ledger) -> Result<Vec<Intervention>> {
 /// # Errors
 /// The store's; `Conflict` where another operator was faster.
 pub async fn record(run: &mut Run, decisions: &[Intervention]) -> Result<i64> {
-    let id = run.ledger.interventions.position(POSITION).unwrap_or(0) + 1;
+    // above what the ledger may have lost, or tables would take it for one that they have
+    let id = lost::newest_decision(run).map_or(0, |(newest, _)| newest) + 1;
     let text = |of: fn(&Intervention) -> &str| ledger::texts(decisions.iter().map(of));
     let edited: BinaryViewArray = decisions.iter().map(|decision| decision.edited.as_deref()).collect();
     let columns: Vec<ArrayRef> = vec![

@@ -23,6 +23,7 @@ pub mod landed;
 pub mod landing;
 pub mod late;
 pub mod lock;
+pub mod lost;
 pub mod maintain;
 pub mod model;
 pub mod partial;
@@ -145,6 +146,7 @@ pub async fn is_up_to_date(run: &Run) -> Result<bool> {
 /// The stores' and those of the checks.
 pub async fn settle(run: &mut Run, report: &mut Report) -> Result<()> {
     report.warn_of_stale(run).await?;
+    report.warn_of_lost(run);
     report.withheld = gate::tell(run)?;
     if run.wanted.is_only && waits_for_accounts(run).await? {
         // what was asked for is done, and what a balance counts is left to the next run: it has the last word

@@ -261,12 +261,14 @@ async fn written(
     let schema = source.quarantine_schema();
     let mut writer = table.writer(Arc::clone(&schema), &partition());
     writer.write(rows).await?;
+    let known = run.ledger.interventions.position(interventions::POSITION);
+    let known = known.max(table.position(interventions::KNOWN));
     Ok(Commit {
         change,
         schema,
         partition: partition(),
         adds: writer.close().await?,
-        positions: BTreeMap::new(),
+        positions: known.map(|known| (interventions::KNOWN.to_owned(), known)).into_iter().collect(),
         once,
         info: json!({"run": run.id}),
         description: format!("Refused records of {}.", source.name),

@@ -182,9 +182,17 @@ pub async fn discard(
 ) -> Result<(Outcome, Option<Report>)> {
     let mut outcome = Outcome { chosen: count(&chosen), ..Outcome::default() };
     let mut decisions = Vec::new();
+    let known: BTreeSet<(String, String, i64)> = interventions::read(&run.ledger)
+        .await?
+        .into_iter()
+        .filter(|decision| decision.action == Action::Discard)
+        .map(|decision| (decision.source, decision.record.source_file, decision.record.source_line))
+        .collect();
     for (source, records) in chosen {
         for record in records {
-            if record.error_type == decide::DISCARDED {
+            let place = (source.name.clone(), record.source_file.clone(), record.source_line);
+            // quarantine still shows what the ledger may have lost
+            if record.error_type == decide::DISCARDED && known.contains(&place) {
                 outcome.skip(&record, "it is discarded already");
                 continue;
             }

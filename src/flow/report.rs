@@ -11,6 +11,7 @@ use super::checks::CheckResult;
 use super::dirty::{self, Work};
 
 use super::landing::{Left, Pending};
+use super::lost::{self, RUN};
 use super::model::{Computed, describe};
 use super::recent::Part;
 use super::serving::Publication;
@@ -267,6 +268,18 @@ impl Report {
         Ok(())
     }
 
+    /// What the ledger has lost of what the tables know of.
+    pub(super) fn warn_of_lost(&mut self, run: &Run) {
+        if let Some(lost) = lost::lost_runs(run) {
+            let name = "runs are not in `ledger.runs`: it has lost commits, and what these runs did is lost with them";
+            self.warnings.insert(name.to_owned(), lost.count());
+        }
+        if let Some(lost) = lost::lost_decisions(run) {
+            let name = "decisions over refused records are lost with a part of the ledger; `medallion doctor` says what to do";
+            self.warnings.insert(name.to_owned(), lost.count());
+        }
+    }
+
     /// Appends the report to the ledger as it is, and leaves checks and balance open: the next run closes them.
     pub(super) async fn note(&mut self, run: &mut Run) -> Result<()> {
         if run.num_commits == 0 {
@@ -275,7 +288,7 @@ impl Report {
         self.commits = run.num_commits + 1;
         self.seconds = self.started.elapsed().as_secs_f64();
         let row = super::runs::row(run, "done", self.commits, &serde_json::to_string(self)?)?;
-        ledger::append(&mut run.ledger.runs, &row, None).await?;
+        super::runs::append(run, &row).await?;
         run.num_commits += 1;
         Ok(())
     }
@@ -308,16 +321,7 @@ impl Report {
         let report = serde_json::to_string(self)?;
         let outcome = if has_failed { "failed" } else { "done" };
         let runs = super::runs::row(run, outcome, self.commits, &report)?;
-        let balances = super::balance::rows(run.id, &self.balance)?;
-        let mut balances = ledger::prepare(&run.ledger.balances, &balances).await?;
-        // one balance for one state of the zones: a run that was killed just after this does not store it again
-        let state: i64 = run.zone_tables().map(|table| table.version() + 1).sum();
-        // where tables were restored to less, it is another state all the same
-        let state = match run.ledger.balances.position(ZONES) {
-            Some(there) if state < there => there + 1,
-            _ => state,
-        };
-        balances.once = Some((ZONES.to_owned(), state));
+        let balances = balance::prepare(run, &self.balance).await?;
         let mut runs = ledger::prepare(&run.ledger.runs, &runs).await?;
         runs.positions = positions(run);
         // a failed check or balance is looked at again by the next run, whatever is new
@@ -325,6 +329,7 @@ impl Report {
             self.failed_checks().next().is_some() || self.balance.iter().any(|row| row.difference != 0);
         runs.positions.insert(UNSETTLED.to_owned(), i64::from(must_return));
         runs.positions.insert(CHECKS.to_owned(), form_of_checks(run));
+        runs.positions.insert(RUN.to_owned(), run.id);
         run.ledger.balances.commit(&balances).await?;
         // so that a table of the ledger that has lost commits is known
         let ledger = run.ledger.tables().into_iter().filter(|table| table.name() != run.ledger.runs.name());
@@ -334,9 +339,6 @@ impl Report {
         Ok(())
     }
 }
-
-/// The state of the zones, as the sum of their tables' versions: it grows with every commit.
-const ZONES: &str = "zones";
 
 /// Whether the last run left something to look at again.
 const UNSETTLED: &str = "unsettled";
@@ -375,6 +377,10 @@ pub(super) async fn books(run: &Run) -> Result<Books> {
         return Ok(Books::Closed);
     }
     if runs.position(CHECKS) != Some(form_of_checks(run)) {
+        return Ok(Books::Open);
+    }
+    // a run was killed, or its report is lost
+    if lost::unreported_runs(run).is_some() {
         return Ok(Books::Open);
     }
     // what the last run found was lost since

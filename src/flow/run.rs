@@ -11,7 +11,7 @@ use futures::stream::{FuturesUnordered, StreamExt};
 
 use super::decide::{self, Decided};
 use super::recent::Recent;
-use super::{dirty, inputs, interventions, rerun};
+use super::{dirty, inputs, interventions, lost, rerun};
 use crate::engine;
 use crate::error::{Error, Result};
 use crate::lake::commit::Commit;
@@ -104,8 +104,7 @@ impl Run {
         };
         run.open_tables().await?;
         run.discards = interventions::discards(&run.ledger).await?;
-        // a run is one more commit of `ledger.runs`
-        run.id = run.ledger.runs.version() + 2;
+        run.id = lost::next_run(&run);
         Ok(run)
     }
 
@@ -269,7 +268,7 @@ impl Run {
 
     /// A new run on the tables as they are: what the stream does after each settle.
     pub async fn begin_again(&mut self) {
-        self.id = self.ledger.runs.version() + 2;
+        self.id = lost::next_run(self);
         self.num_commits = 0;
         self.decided.lock().await.clear();
         self.begin_batch();

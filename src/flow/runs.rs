@@ -1,5 +1,6 @@
 //! What runs did, as `ledger.runs` keeps it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -10,6 +11,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::landing::{self, POSITION};
+use super::lost::RUN;
 use super::{Run, lock};
 use crate::error::{Error, Result};
 use crate::lake::table::Table;
@@ -70,6 +72,12 @@ pub(super) fn row(run: &Run, outcome: &str, num_commits: usize, report: &str) ->
     )?)
 }
 
+/// Appends a run's row, without saying that checks and balance speak of the tables as they are.
+pub(super) async fn append(run: &mut Run, row: &RecordBatch) -> Result<()> {
+    let positions = BTreeMap::from([(RUN.to_owned(), run.id)]);
+    ledger::append_with_positions(&mut run.ledger.runs, row, positions).await.map(|_| ())
+}
+
 /// Tells the ledger of a run that an error has stopped. What it had committed stays; the next run goes on from there.
 ///
 /// # Errors
@@ -78,7 +86,7 @@ pub async fn record_error(run: &mut Run, error: &Error) -> Result<()> {
     let report =
         serde_json::json!({"run_id": run.id, "error": error.to_string(), "commits": run.num_commits});
     let rows = row(run, "error", run.num_commits, &report.to_string())?;
-    ledger::append(&mut run.ledger.runs, &rows, None).await?;
+    append(run, &rows).await?;
     run.lake.sync().await
 }
 

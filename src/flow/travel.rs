@@ -93,6 +93,10 @@ pub async fn snapshot_at(table: &Table, as_of: AsOf) -> Result<Option<Snapshot>>
     Ok(Some(snapshot))
 }
 
+fn not_yet(name: &TableName) -> Error {
+    Error::usage(format!("there was no `{name}` yet; give a later time"))
+}
+
 /// The newest version that was committed at `time` or before.
 async fn version_at(table: &Table, time: i64) -> Option<i64> {
     let (mut low, mut high) = (-1, table.version());
@@ -142,7 +146,7 @@ impl Run {
             let snapshot = snapshot_at(table, as_of).await?;
             if snapshot.is_none() && table.version() >= 0 {
                 // no rows would be an answer, and a wrong one
-                return Err(Error::usage(format!("there was no `{name}` yet; give a later time")));
+                return Err(not_yet(&name));
             }
             let then = table.with_snapshot(snapshot);
             self.put(&name, then);
@@ -191,6 +195,8 @@ pub struct Diff {
     pub added: usize,
     pub removed: usize,
     pub changed: usize,
+    /// How many of them `differences` leaves out.
+    pub left_out: usize,
     /// The first of them, by key.
     pub differences: Vec<Difference>,
 }
@@ -198,7 +204,7 @@ pub struct Diff {
 /// Compares two versions of a table by its key. Files that both have are not opened.
 ///
 /// # Errors
-/// As [`snapshot_at`], and the store's.
+/// As [`snapshot_at`], and the store's; `Usage` where the table was not there at one of the moments.
 pub async fn diff(run: &Run, name: &TableName, from: AsOf, to: AsOf, limit: usize) -> Result<Diff> {
     let table = run.table(name)?;
     let key = run.key_of(name);
@@ -207,6 +213,9 @@ pub async fn diff(run: &Run, name: &TableName, from: AsOf, to: AsOf, limit: usiz
     }
     let before = snapshot_at(table, from).await?;
     let after = snapshot_at(table, to).await?;
+    if before.is_none() || after.is_none() {
+        return Err(not_yet(name));
+    }
     let files = |snapshot: &Option<Snapshot>| -> BTreeMap<String, Arc<Add>> {
         snapshot.as_ref().map(|snapshot| snapshot.files.clone()).unwrap_or_default()
     };
@@ -260,6 +269,7 @@ pub async fn diff(run: &Run, name: &TableName, from: AsOf, to: AsOf, limit: usiz
         differences.push(Difference { key, change, columns });
     }
     differences.sort();
+    found.left_out = differences.len().saturating_sub(limit);
     differences.truncate(limit);
     found.differences = differences;
     Ok(found)
@@ -338,7 +348,7 @@ pub async fn restore(run: &mut Run, name: &TableName, to: AsOf) -> Result<Option
         return Ok(None);
     };
     let Some(then) = snapshot_at(&table, to).await? else {
-        return Err(Error::usage(format!("there was no `{name}` yet; give a later time")));
+        return Err(not_yet(name));
     };
     let removed: BTreeSet<String> =
         current.files.keys().filter(|path| !then.files.contains_key(*path)).cloned().collect();

@@ -174,6 +174,16 @@ pub enum Action {
     Other(serde_json::Value),
 }
 
+impl Action {
+    /// What the commit says of itself.
+    fn info(&self) -> Option<&serde_json::Value> {
+        match self {
+            Action::CommitInfo(info) => Some(info),
+            _ => None,
+        }
+    }
+}
+
 /// A table at one version.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
@@ -183,6 +193,8 @@ pub struct Snapshot {
     pub txns: BTreeMap<String, i64>,
     /// Commit time of `version`, milliseconds since the epoch; 0 where the entry is no longer there.
     pub timestamp: i64,
+    /// The newest run that the entries name which were read for this: those since the last checkpoint, and its own.
+    pub newest_run: Option<i64>,
 }
 
 impl Snapshot {
@@ -366,18 +378,21 @@ pub async fn load_version(
     if next > version
         && let Ok(actions) = read_entry(store, root, version).await
     {
-        // a checkpoint does not say when its version was committed
+        // a checkpoint does not say when its version was committed, nor by which run
         replay.timestamp = commit_time(&actions);
+        replay.newest_run = actions.iter().filter_map(Action::info).filter_map(run_of).max();
     }
     replay.finish(root, version)
 }
 
 fn commit_time(actions: &[Action]) -> i64 {
-    let mut infos = actions.iter().filter_map(|action| match action {
-        Action::CommitInfo(info) => info["timestamp"].as_i64(),
-        _ => None,
-    });
-    infos.next_back().unwrap_or(0)
+    let infos = actions.iter().filter_map(Action::info);
+    infos.filter_map(|info| info["timestamp"].as_i64()).next_back().unwrap_or(0)
+}
+
+/// The run that made a commit, as its info says.
+pub(super) fn run_of(info: &serde_json::Value) -> Option<i64> {
+    info["medallion"]["run"].as_i64()
 }
 
 /// A checkpoint row is an action as a struct; written as JSON it reads like a log line.
@@ -405,6 +420,7 @@ struct Replay {
     files: BTreeMap<String, Arc<Add>>,
     txns: BTreeMap<String, i64>,
     timestamp: i64,
+    newest_run: Option<i64>,
 }
 
 impl Replay {
@@ -428,6 +444,7 @@ impl Replay {
                 }
                 Action::CommitInfo(info) => {
                     self.timestamp = info["timestamp"].as_i64().unwrap_or(0);
+                    self.newest_run = self.newest_run.max(run_of(&info));
                 }
                 Action::Other(_) => {}
             }
@@ -443,7 +460,14 @@ impl Replay {
         {
             return Err(unsupported(root, "column mapping"));
         }
-        Ok(Snapshot { version, metadata, files: self.files, txns: self.txns, timestamp: self.timestamp })
+        Ok(Snapshot {
+            version,
+            metadata,
+            files: self.files,
+            txns: self.txns,
+            timestamp: self.timestamp,
+            newest_run: self.newest_run,
+        })
     }
 }
 

@@ -234,6 +234,7 @@ impl Table {
             files,
             txns: BTreeMap::new(),
             timestamp: 0,
+            newest_run: None,
         }))
     }
 
@@ -272,6 +273,7 @@ impl Table {
                 files: BTreeMap::new(),
                 txns: BTreeMap::new(),
                 timestamp: 0,
+                newest_run: None,
             },
         };
         next.version = version;
@@ -283,7 +285,10 @@ impl Table {
         self.remember(version, changed_partitions(&next.metadata.partition_columns, &actions));
         for action in actions {
             match action {
-                Action::CommitInfo(info) => next.timestamp = info["timestamp"].as_i64().unwrap_or(0),
+                Action::CommitInfo(info) => {
+                    next.timestamp = info["timestamp"].as_i64().unwrap_or(0);
+                    next.newest_run = next.newest_run.max(log::run_of(&info));
+                }
                 Action::MetaData(metadata) => next.metadata = *metadata,
                 Action::Txn(txn) => {
                     next.txns.insert(txn.app_id, txn.version);

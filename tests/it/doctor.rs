@@ -134,6 +134,139 @@ fn what_was_removed_is_found_and_what_is_said_mends_it() {
     assert!(remedies(&place, "silver.readings")[0].contains("begin a new lake"));
 }
 
+/// Puts a folder of the lake back as it is in another lake.
+fn put_back(place: &Place, from: &Place, folder: &str) {
+    remove_table(place, folder);
+    copy_folder(&from.lake.join(folder), &place.lake.join(folder));
+}
+
+/// Runs of which the ledger has two balances: their numbers were given twice.
+fn numbers_given_twice(place: &Place) -> String {
+    let of_runs =
+        "select run_id from ledger.balances group by run_id, scope, source, measure having count(*) > 1";
+    place.value(&format!("select count(*) from ({of_runs})"))
+}
+
+#[test]
+fn a_run_never_gets_the_number_of_one_whose_report_is_lost() {
+    let sound = filled();
+    let expected = Contents::of(&sound);
+    for lost in [1, 2, 3] {
+        let place = Place::of(&sound.project);
+        copy_folder(&sound.lake, &place.lake);
+        copy_folder(&sound.landing, &place.landing);
+        match lost {
+            3 => remove_table(&place, "ledger/runs"),
+            _ => (0..lost).for_each(|_| remove_newest(&place, "ledger/runs")),
+        }
+        if lost > 1 {
+            let remedy = remedies(&place, "ledger.runs").remove(0);
+            assert!(place.medallion(&["doctor"]).expect(4).stdout.contains("was written by run 3"));
+            follow(&place, &remedy);
+        } else {
+            // it could as well have been killed
+            assert!(place.medallion(&["doctor"]).ok().contains("has not reported"));
+            place.run();
+        }
+        assert!(place.medallion(&["doctor", "--deep"]).ok().contains("the lake is sound"), "{lost}");
+        let newest = if lost > 1 { ["4", "5"] } else { ["3", "4"] };
+        assert_eq!(place.value("select max(run_id) from ledger.runs"), newest[0], "{lost}");
+        assert_sound(&place, &expected, &format!("{lost} reports were lost"));
+        place.land([&mini::readings("d.jsonl", &[mini::reading("8", 4, "1")])]);
+        place.run();
+        assert_eq!(place.value("select max(run_id) from ledger.runs"), newest[1], "{lost}");
+        assert_eq!(numbers_given_twice(&place), "0", "{lost}");
+        assert!(place.medallion(&["doctor"]).ok().contains("the lake is sound"), "{lost}");
+    }
+}
+
+/// It could as well have been killed: what it has told of its balance is replaced, not told twice.
+#[test]
+fn a_run_that_goes_on_from_one_without_a_report_tells_one_balance() {
+    let place = filled();
+    remove_newest(&place, "ledger/runs");
+    place.land([&mini::readings("d.jsonl", &[mini::reading("8", 4, "1")])]);
+    place.run();
+    assert_eq!(place.value("select max(run_id) from ledger.runs"), "3");
+    assert_eq!(numbers_given_twice(&place), "0");
+    assert_eq!(place.value("select count(distinct run_id) from ledger.balances"), "3");
+    assert_sound(&place, &crate::rerun::fresh(&place), "a run without a report");
+}
+
+/// Then a discard is undone by the next run that decides its date, and the number of the next decision was given before.
+#[test]
+fn a_ledger_put_back_to_before_decisions_is_found() {
+    let place = filled();
+    let before = copy_of(&place);
+    let discard = |error_type: &str| {
+        place.medallion(&["quarantine", "discard", "--error-type", error_type, "--reason", "test data"]).ok();
+    };
+    let discarded = "select count(*) from quarantine.readings where error_type = 'discarded'";
+    // refused by a rule: no table but quarantine says so
+    discard("negative");
+    let expected = Contents::of(&place);
+    put_back(&place, &before, "ledger");
+    assert!(remedies(&place, "ledger.interventions")[0].contains("decide again"));
+    assert!(
+        place.medallion(&["doctor"]).expect(4).stdout.contains("decision 1 over refused records is lost")
+    );
+    // what quarantine still shows is recorded again
+    let again = copy_of(&place);
+    again.medallion(&["quarantine", "discard", "--error-type", "discarded", "--reason", "test data"]).ok();
+    assert_sound(&again, &expected, "discarded again");
+    assert_eq!(again.value("select count(*) from ledger.interventions where error_type = 'discarded'"), "2");
+    again.medallion(&["run", "--full-refresh"]).ok();
+    assert_sound(&again, &expected, "discarded again, and refreshed");
+    let told = place.medallion(&["run", "--full-refresh"]).ok();
+    assert!(told.contains("decisions over refused records are lost"), "{told}");
+    assert_eq!(place.value(discarded), "0", "the rules have decided again");
+    assert!(place.run().contains("decisions over refused records are lost"), "until they are made again");
+    place.medallion(&["doctor"]).expect(4);
+    discard("negative");
+    assert_sound(&place, &expected, "decided again");
+    assert_eq!(place.value("select max(intervention_id) from ledger.interventions"), "2");
+    assert_eq!(numbers_given_twice(&place), "0");
+    // refused by bronze, several runs and decisions ago
+    place.medallion(&["run", "--full-refresh"]).ok();
+    discard("malformed");
+    let expected = Contents::of(&place);
+    assert_eq!(place.value(discarded), "3");
+    put_back(&place, &before, "ledger");
+    let told = place.medallion(&["doctor"]).expect(4).stdout;
+    assert!(told.contains("decisions 1 to 3") && told.contains("the newest report is of run 3"), "{told}");
+    place.run();
+    place.medallion(&["quarantine", "discard", "--all", "--reason", "test data"]).ok();
+    assert_eq!(place.value("select min(intervention_id) from ledger.interventions"), "4");
+    assert!(place.medallion(&["doctor"]).ok().contains("the lake is sound"));
+    assert_eq!(numbers_given_twice(&place), "0");
+    assert_eq!(Contents::of(&place).table("silver/readings"), expected.table("silver/readings"));
+}
+
+#[test]
+fn a_table_put_back_does_not_hide_the_others_from_status() {
+    let place = filled();
+    let before = copy_of(&place);
+    place.land([&mini::readings("d.jsonl", &[mini::reading("8", 4, "1")])]);
+    place.run();
+    put_back(&place, &before, "silver/readings");
+    for arguments in [&["status"][..], &["status", "--monitor"]] {
+        let done = place.medallion(arguments).expect(4);
+        assert!(
+            done.stdout.contains("bronze.readings") && done.stdout.contains("gold.total"),
+            "{}",
+            done.stdout
+        );
+        done.tells(&["`gold.daily` has consumed version 3 of `silver.readings`, which is at version 2 now"]);
+    }
+    let tables = place.medallion(&["--format", "json", "status"]).expect(4).stdout;
+    let tables: serde_json::Value = serde_json::from_str(&tables).unwrap();
+    let with_problems = tables.as_array().unwrap().iter().filter(|table| !table["problem"].is_null());
+    let names: Vec<&str> = with_problems.map(|table| table["table"].as_str().unwrap()).collect();
+    assert_eq!(names, ["gold.daily"]);
+    follow(&place, &remedies(&place, "gold.daily")[0]);
+    assert_sound(&place, &crate::rerun::fresh(&place), "a table of before");
+}
+
 /// Files of a batch that the ledger has lost would share its number with what lands next, which would then never come.
 #[test]
 fn a_lost_batch_does_not_hide_what_lands_next() {

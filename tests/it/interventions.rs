@@ -179,6 +179,28 @@ fn discarded_records_stay_refused_whatever_rules_come() {
 }
 
 #[test]
+fn who_decides_is_kept_also_where_the_environment_does_not_say() {
+    let place = filled();
+    let by = |error_type: &str, names: &[(&str, &str)]| {
+        let mut command =
+            place.command(&["quarantine", "discard", "--error-type", error_type, "--reason", "x"]);
+        for name in ["MEDALLION_OPERATOR", "USER", "LOGNAME"] {
+            command.env_remove(name);
+        }
+        command.envs(names.iter().copied());
+        crate::support::Done::of(command.output().unwrap()).ok();
+        let newest = "(select max(intervention_id) from ledger.interventions)";
+        place.value(&format!(
+            "select max(operator) from ledger.interventions where intervention_id = {newest}"
+        ))
+    };
+    assert_eq!(by("negative", &[("USER", "ada"), ("MEDALLION_OPERATOR", "grace")]), "grace");
+    assert_eq!(by("malformed", &[("LOGNAME", "ada"), ("USER", " ")]), "ada");
+    let uid = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata("/proc/self").unwrap());
+    assert_eq!(by("missing_required", &[]), format!("uid {uid}"));
+}
+
+#[test]
 fn a_redrive_or_discard_killed_at_every_point_is_finished_by_the_next_run() {
     let before = filled();
     mend_the_contract(&before);

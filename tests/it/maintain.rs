@@ -91,6 +91,16 @@ fn differences_of_two_versions_are_told_by_key() {
     assert_eq!(none["differences"].as_array().unwrap().len(), 0);
     assert!(place.medallion(&["diff", "silver.sites", "0", "1"]).ok().contains("name: North → Far North"));
     place.medallion(&["diff", "silver.sites", "0", "9"]).expect(2);
+    for times in [["2000-01-01", "2999-01-01"], ["1", "2000-01-01"]] {
+        let arguments = [&["diff", "silver.sites"][..], &times].concat();
+        place.medallion(&arguments).expect(2).tells(&["there was no `silver.sites` yet; give a later time"]);
+    }
+    let cut = ["diff", "silver.sites", "0", "1", "--limit", "1"];
+    let told = place.medallion(&cut).ok();
+    assert!(told.contains("the first 1 of 2 are shown"), "{told}");
+    let told = place.medallion(&[&["--format", "json"], &cut[..]].concat()).json();
+    assert_eq!((&told["left_out"], told["differences"].as_array().unwrap().len()), (&1.into(), 1));
+    assert_eq!(diff["left_out"], 0);
 }
 
 #[test]
@@ -125,6 +135,12 @@ fn a_restored_table_stays_and_what_depends_on_it_follows() {
     place.medallion(&["run", "--full-refresh"]).ok();
     Contents::of(&place).assert_equals(&now, "refreshed");
     place.medallion(&["restore", "bronze.readings", "--to", "0"]).expect(2);
+    for zone in ["bronze", "ledger", "daily"] {
+        let done = place.medallion(&["restore", zone, "--to", "2999-01-01"]).expect(2);
+        done.tells(&[
+            "can't be restored; write a table of silver or gold as `zone.table`, or one of these zones",
+        ]);
+    }
     place.medallion(&["restore", "gold", "--to", "0"]).expect(2).tells(&["give a time"]);
 }
 
@@ -269,6 +285,7 @@ fn housekeeping_killed_at_every_point_costs_nothing() {
 fn old_runs_are_forgotten_and_the_newest_stay() {
     let place = in_small_files();
     let balance = place.balance();
+    place.medallion(&["gc", "--keep-runs", "0"]).expect(2);
     place.medallion(&["gc", "--keep-runs", "3"]).ok();
     let runs = place.medallion(&["--format", "json", "runs", "list"]).json();
     let ids: Vec<i64> = runs.as_array().unwrap().iter().map(|run| run["run_id"].as_i64().unwrap()).collect();

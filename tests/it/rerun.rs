@@ -234,7 +234,13 @@ fn a_rerun_of_a_sound_lake_changes_nothing() {
     ] {
         let told = place.medallion(arguments).ok();
         assert!(told.contains("no table was changed"), "{arguments:?}: {told}");
+        let has_computed = !arguments.contains(&"--missing");
+        assert_eq!(told.contains("nothing differed"), has_computed, "{arguments:?}: {told}");
+        assert_eq!(told.contains("nothing to recompute"), !has_computed, "{arguments:?}: {told}");
     }
+    let forced = ["rerun", "--from", "2025-08-01", "--to", "2025-08-02", "--force"];
+    let told = place.medallion(&forced).ok();
+    assert!(told.contains("computed again: 5 partitions of 3 tables; nothing differed"), "{told}");
     assert_eq!(before, log_entries(&place.lake));
     assert_eq!(files, active_files(&place.lake.join("silver/readings")));
     Contents::of(&place).assert_equals(&contents, "reruns");

@@ -6,14 +6,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use arrow::array::AsArray;
-use arrow::compute::max;
 use arrow::datatypes::Int64Type;
 
-use super::{Finding, INTERVENTIONS, NEW_LAKE, NOTE, PROBLEM};
+use super::{Finding, NEW_LAKE, NOTE, PROBLEM};
 use crate::decode::ErrorType;
 use crate::error::Result;
 use crate::flow::landing::{self, POSITION};
-use crate::flow::{Run, balance, dirty, interventions};
+use crate::flow::{Run, balance, dirty, interventions, lost};
 use crate::lake::partition::partition_key;
 use crate::lake::table::Table;
 use crate::ledger::{self, FileRecord, Ledger};
@@ -23,6 +22,9 @@ use crate::zone;
 
 const RUN: &str = "`medallion run`";
 const FULL_REFRESH: &str = "`medallion run --full-refresh`";
+const DECIDE_AGAIN: &str = "restore the folder `ledger/interventions` from a backup that has them, or decide again, before \
+    anything runs: `medallion quarantine list` shows what is refused, and what is still `discarded` there is recorded again by \
+    a discard of it; any redrive or discard settles this";
 
 /// What mends each table that has lost commits, by its name.
 type Remedies = BTreeMap<String, String>;
@@ -73,12 +75,13 @@ pub async fn compare(run: &Run) -> Result<Vec<Finding>> {
         }
     }
     if let Some((name, newest)) = interventions::position(run)
-        && run.ledger.decisions.position(&name) != Some(newest)
+        && run.ledger.decisions.position(&name) < Some(newest)
     {
         let what = format!("intervention {newest} is not applied yet");
         found.push(Finding::new(NOTE, "ledger.interventions", what, format!("{RUN} applies it")));
     }
-    found.extend(lost_runs(run).await?);
+    found.extend(lost_decisions(run, &remedies));
+    found.extend(lost_runs(run));
     for row in balance::stored(run).await?.iter().filter(|row| row.scope == "lake" && row.difference != 0) {
         found.push(Finding::new(
             PROBLEM,
@@ -175,7 +178,7 @@ async fn remedy(
                 false => whole_lake(),
             }
         }
-        (zone::LEDGER, "interventions") => INTERVENTIONS.to_owned(),
+        (zone::LEDGER, "interventions") => DECIDE_AGAIN.to_owned(),
         (zone::LEDGER, "balances" | "checks") => {
             format!("{RUN} writes how things stand; what older runs found is lost, unless a backup has it")
         }
@@ -220,27 +223,40 @@ async fn refused_when_landed(landed: &Table, source: &str) -> Result<i64> {
     Ok(sum)
 }
 
-/// A run stores its balance just before its report, under the same number.
-async fn lost_runs(run: &Run) -> Result<Option<Finding>> {
-    let batches = ledger::read_newest(&run.ledger.balances).await?;
-    let newest = batches.iter().filter_map(|batch| max(batch.column(0).as_primitive::<Int64Type>())).max();
+/// Decisions of operators that tables have taken in, where the ledger was put back to before they were made.
+fn lost_decisions(run: &Run, told: &Remedies) -> Option<Finding> {
+    let name = run.ledger.interventions.name();
+    let lost = lost::lost_decisions(run).filter(|_| !told.contains_key(name))?;
+    let what = format!(
+        "{} over refused records {} lost: `{}` knows of it, the newest that is there is {}; what was discarded may come in \
+         again",
+        lost.numbers("decision"),
+        if lost.count() == 1 { "is" } else { "are" },
+        lost.named_by,
+        lost.known
+    );
+    Some(Finding::new(PROBLEM, name, what, DECIDE_AGAIN))
+}
+
+/// Runs that tables, balances or checks name, and that have not reported.
+fn lost_runs(run: &Run) -> Option<Finding> {
     let name = run.ledger.runs.name();
-    Ok(match newest {
-        Some(newest) if newest > run.id => {
-            let what =
-                format!("it has lost commits: run {newest} has stored its balance, its report is not there");
-            let remedy =
-                format!("{RUN} closes the books again; what runs did is lost, unless a backup has it");
-            Some(Finding::new(PROBLEM, name, what, remedy))
-        }
-        Some(newest) if newest == run.id => {
-            let what = format!(
-                "run {newest} has stored its balance and no report: it was killed, or its report is lost"
-            );
-            Some(Finding::new(NOTE, name, what, format!("{RUN} closes the books")))
-        }
-        _ => None,
-    })
+    let unreported = lost::unreported_runs(run)?;
+    if lost::lost_runs(run).is_some() {
+        let what = format!(
+            "it has lost commits: `{}` was written by run {}, the newest report is of run {}",
+            unreported.named_by, unreported.newest, unreported.known
+        );
+        let remedy = format!(
+            "{RUN} closes the books again, under a number above these; what the others did is lost, unless a backup has it"
+        );
+        return Some(Finding::new(PROBLEM, name, what, remedy));
+    }
+    let what = format!(
+        "run {} has written `{}` and has not reported: it is at work, was killed, or its report is lost",
+        unreported.newest, unreported.named_by
+    );
+    Some(Finding::new(NOTE, name, what, format!("{RUN} goes on with it and closes the books")))
 }
 
 /// Files that were taken in should stay: exact bytes of refused records, and a new lake, come from there.

@@ -1,0 +1,100 @@
+//! What tables say of runs and of operators' decisions that the ledger does not know: a part of it was put back to an older
+//! state, or lost. Read off the open tables' logs, so it costs nothing to ask.
+//!
+//! Tables name the run that wrote them, and quarantine and bronze the newest decision that they know. A run that was killed
+//! is named by tables too and has not reported, so one unknown run proves nothing; it is continued under its number.
+
+use super::landing::{self, POSITION};
+use super::{Run, interventions};
+use crate::lake::table::Table;
+use crate::ledger::Ledger;
+
+/// The position that says of which run a ledger table's newest rows are.
+pub const RUN: &str = "run";
+
+/// Something that the tables know up to `newest` and the ledger up to `known`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unknown {
+    pub known: i64,
+    pub newest: i64,
+    /// The table that names the newest.
+    pub named_by: String,
+}
+
+impl Unknown {
+    /// How many the ledger does not know.
+    pub fn count(&self) -> u64 {
+        (self.newest - self.known).max(0).cast_unsigned()
+    }
+
+    /// `run 7`, `runs 5 to 7`: their numbers, for people.
+    pub fn numbers(&self, noun: &str) -> String {
+        match self.count() {
+            1 => format!("{noun} {}", self.newest),
+            _ => format!("{noun}s {} to {}", self.known + 1, self.newest),
+        }
+    }
+}
+
+/// The newest run that has reported, 0 before the first.
+pub fn newest_reported(ledger: &Ledger) -> i64 {
+    // reports of before the position was kept: one per commit
+    ledger.runs.position(RUN).unwrap_or(ledger.runs.version() + 1)
+}
+
+fn newest(known: i64, named: impl Iterator<Item = (i64, String)>) -> Option<Unknown> {
+    let (newest, named_by) = named.max()?;
+    (newest > known).then_some(Unknown { known, newest, named_by })
+}
+
+/// Runs that have written tables or closed books and not reported.
+pub fn unreported_runs(run: &Run) -> Option<Unknown> {
+    let by_zones = run.zone_tables().filter_map(|table| {
+        let named = table.snapshot()?.newest_run?;
+        Some((named, table.name().to_owned()))
+    });
+    newest(newest_reported(&run.ledger), by_zones.chain(kept(&run.ledger)))
+}
+
+/// The newest runs of which the ledger keeps a balance or checks.
+fn kept(ledger: &Ledger) -> impl Iterator<Item = (i64, String)> {
+    let of_runs = [&ledger.balances, &ledger.checks].into_iter();
+    of_runs.filter_map(|table| Some((table.position(RUN)?, table.name().to_owned())))
+}
+
+/// Runs that have reported, and whose reports are not there: more than one that was killed can leave.
+pub fn lost_runs(run: &Run) -> Option<Unknown> {
+    unreported_runs(run).filter(|unknown| unknown.count() > 1)
+}
+
+/// The number of a run that begins now: above that of every run that has left anything. One that has not reported is
+/// continued under its number, and what it said of its checks and balance is replaced: it was killed, as far as can be told.
+pub fn next_run(run: &Run) -> i64 {
+    let next = newest_reported(&run.ledger) + 1;
+    let Some(unreported) = unreported_runs(run) else {
+        return next;
+    };
+    let has_lost = landing::newest_taken(run) > run.ledger.files.position(POSITION).unwrap_or(0)
+        || lost_decisions(run).is_some();
+    match has_lost || unreported.newest > next {
+        true => unreported.newest + 1,
+        false => next,
+    }
+}
+
+/// The newest operators' decision that a table has taken in or knows of.
+pub fn newest_decision(run: &Run) -> Option<(i64, String)> {
+    let tables = run.zone_tables().chain([&run.ledger.decisions, &run.ledger.interventions]);
+    let of_table = |table: &Table| {
+        let names = [interventions::POSITION, interventions::KNOWN];
+        let newest = names.into_iter().filter_map(|name| table.position(name)).max()?;
+        Some((newest, table.name().to_owned()))
+    };
+    tables.filter_map(of_table).max()
+}
+
+/// Decisions that tables have taken in or know of, and that the ledger does not have.
+pub fn lost_decisions(run: &Run) -> Option<Unknown> {
+    let known = run.ledger.interventions.position(interventions::POSITION).unwrap_or(0);
+    newest(known, newest_decision(run).into_iter())
+}
