@@ -48,7 +48,7 @@ install_packages() { # PACKAGE…
     say "installing $*"
     as_root apt-get update -qq
     case " $* " in *" openjdk-17-jre-headless "*)
-        if ! apt-cache show openjdk-17-jre-headless >/dev/null 2>&1; then
+        if ! apt-cache policy openjdk-17-jre-headless | grep -q 'Candidate: [0-9]'; then
             say "this system packages no Java 17, which Cassandra needs (21 is too new for it):"
             say "install one from https://adoptium.net/temurin/releases?version=17 and set JAVA_HOME, then try again"
             exit 1
@@ -62,14 +62,15 @@ install_packages() { # PACKAGE…
 # --- Rust
 
 if ! have rustup && ! have cargo; then
-    # Debian 13 and Ubuntu 24.04 package rustup; older ones do not
-    if have apt-get && apt-cache show rustup >/dev/null 2>&1 && { [ "$(id -u)" = 0 ] || sudo -n true 2>/dev/null; }; then
+    # Debian 13 and Ubuntu 24.04 package rustup; older ones know the name and have none
+    if have apt-get && apt-cache policy rustup 2>/dev/null | grep -q 'Candidate: [0-9]' && { [ "$(id -u)" = 0 ] || sudo -n true 2>/dev/null; }; then
         install_packages rustup
     else
         say "installing rustup for $(id -un)"
         installer=$(mktemp)
         trap 'rm -f "$installer"' EXIT
-        if ! curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs -o "$installer"; then
+        # where https://sh.rustup.rs leads to; from here the toolchain comes too
+        if ! curl --proto '=https' --tlsv1.2 -sSf https://static.rust-lang.org/rustup/rustup-init.sh -o "$installer"; then
             say "could not fetch rustup; install it from https://rustup.rs, or Rust $channel by other means, then try again"
             exit 1
         fi
