@@ -1,19 +1,28 @@
 with
 
 events as (
-    select event_id, date
+    select event_id, date, hash64(event_id) as event_hash
     from silver.usage_events
 ),
 
--- an event id comes once per date; 128 bits stand for it, which take a fraction of its memory and spill where it is short
+-- an event id comes once per date; 64 bits stand for it here, which take a fraction of its memory and spill where it is short
+repeated as (
+    select event_hash
+    from events
+    group by event_hash
+    having count(*) > 1
+),
+
+-- nearly always of nothing
 counted as (
     select
-        min(event_id) as event_id,
+        events.event_id,
         count(*) as num_dates,
-        min(date) as first_date,
-        max(date) as last_date
-    from events
-    group by hash64(event_id), hash64(reverse(event_id))
+        min(events.date) as first_date,
+        max(events.date) as last_date
+    from repeated
+    inner join events on repeated.event_hash = events.event_hash
+    group by events.event_id
 )
 
 select event_id, num_dates, first_date, last_date
