@@ -19,21 +19,33 @@ const SILENCE: Duration = Duration::from_secs(5);
 /// Why one of `hosts` (`host:port`) and we don't trust each other; `None` where that is not the trouble.
 pub async fn distrust(hosts: &[String], config: &Arc<rustls::ClientConfig>) -> Option<rustls::Error> {
     for host in hosts {
-        if let Ok(Err(error)) = timeout(SILENCE, greet(host, config)).await
-            && let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>())
-            && matches!(error, rustls::Error::InvalidCertificate(_) | rustls::Error::AlertReceived(_))
-        {
-            return Some(error.clone());
+        if let Some(error) = distrust_of(host, None, config).await {
+            return Some(error);
         }
     }
     None
 }
 
+/// The same of one place, whose certificate must bear `name`, or else the address that is connected to.
+pub async fn distrust_of(
+    host: &str,
+    name: Option<&str>,
+    config: &Arc<rustls::ClientConfig>,
+) -> Option<rustls::Error> {
+    let error = timeout(SILENCE, greet(host, name, config)).await.ok()?.err()?;
+    let error = error.get_ref()?.downcast_ref::<rustls::Error>()?;
+    let is_distrust = matches!(error, rustls::Error::InvalidCertificate(_) | rustls::Error::AlertReceived(_));
+    is_distrust.then(|| error.clone())
+}
+
 /// Shakes hands and listens.
-async fn greet(host: &str, config: &Arc<rustls::ClientConfig>) -> std::io::Result<()> {
+async fn greet(host: &str, name: Option<&str>, config: &Arc<rustls::ClientConfig>) -> std::io::Result<()> {
     let stream = TcpStream::connect(host).await?;
-    // what the driver checks, too
-    let name = ServerName::IpAddress(stream.peer_addr()?.ip().into());
+    let name = match name {
+        Some(name) => ServerName::try_from(name.to_owned()).map_err(std::io::Error::other)?,
+        // what the driver checks, too
+        None => ServerName::IpAddress(stream.peer_addr()?.ip().into()),
+    };
     let mut stream = TlsConnector::from(Arc::clone(config)).connect(name, stream).await?;
     stream.read_u8().await.map(drop)
 }

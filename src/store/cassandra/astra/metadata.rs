@@ -1,13 +1,15 @@
 //! The metadata service says which nodes a database has now, and through which proxy they are reached.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
 use uuid::Uuid;
 
 use super::bundle::Bundle;
-use super::explain;
+use super::{explain, tls_error};
 use crate::error::{Error, Result};
+use crate::store::cassandra::handshake::distrust_of;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_BYTES: usize = 1024 * 1024;
@@ -41,14 +43,17 @@ pub struct Service {
     client: reqwest::Client,
     url: String,
     host: String,
+    port: u16,
+    tls: Arc<rustls::ClientConfig>,
 }
 
 impl Service {
     /// # Errors
     /// `Usage` where the bundle's identity can't be used.
     pub fn of(bundle: &Bundle) -> Result<Service> {
+        let tls = bundle.metadata_tls()?;
         let client = reqwest::Client::builder()
-            .tls_backend_preconfigured(bundle.metadata_tls()?)
+            .tls_backend_preconfigured(tls.clone())
             .https_only(true)
             // the nodes are not reached through one either
             .no_proxy()
@@ -57,16 +62,26 @@ impl Service {
             .build()
             .map_err(|error| Error::bug("https can't be set up").because(error))?;
         let url = format!("https://{}:{}/metadata", bundle.host, bundle.port);
-        Ok(Service { client, url, host: bundle.host.clone() })
+        Ok(Service { client, url, host: bundle.host.clone(), port: bundle.port, tls: Arc::new(tls) })
     }
 
     /// # Errors
     /// `Usage` where the service is not what the bundle vouches for or refuses the bundle, `Unavailable` otherwise.
     pub async fn fetch(&self) -> Result<Metadata> {
-        let failed = |error: reqwest::Error| {
-            explain(&error, &self.host, format!("can't reach Astra's metadata service at {}", self.url))
+        let what = || format!("can't reach Astra's metadata service at {}", self.url);
+        let failed = |error: reqwest::Error| explain(&error, &self.host, what());
+        let mut response = match self.client.get(&self.url).send().await {
+            Ok(response) => response,
+            // it may have hung up while we spoke, before its reason was read
+            Err(error) if tls_error(&error).is_none() && !error.is_timeout() => {
+                let place = format!("{}:{}", self.host, self.port);
+                return Err(match distrust_of(&place, Some(&self.host), &self.tls).await {
+                    Some(reason) => explain(&reason, &self.host, what()),
+                    None => failed(error),
+                });
+            }
+            Err(error) => return Err(failed(error)),
         };
-        let mut response = self.client.get(&self.url).send().await.map_err(failed)?;
         if !response.status().is_success() {
             return Err(Error::unavailable(format!(
                 "the metadata service of Astra at {} answers {}; is the database active? A hibernated one is resumed at https://astra.datastax.com",
