@@ -134,6 +134,16 @@ mod tests {
             client: reqwest::Client::new(),
             url: "https://db:1/metadata".to_owned(),
             host: "db".to_owned(),
+            port: 1,
+            tls: Arc::new(
+                rustls::ClientConfig::builder_with_provider(
+                    rustls::crypto::aws_lc_rs::default_provider().into(),
+                )
+                .with_safe_default_protocol_versions()
+                .unwrap()
+                .with_root_certificates(rustls::RootCertStore::empty())
+                .with_no_client_auth(),
+            ),
         };
         service.read(body.as_bytes())
     }
