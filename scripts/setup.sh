@@ -11,6 +11,8 @@ export PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH"
 
 have() { command -v "$1" >/dev/null 2>&1; }
 say() { printf 'setup: %s\n' "$*" >&2; }
+# PACKAGE: whether apt can install it, not only knows the name. Not by a pipe: grep would leave before apt-cache has ended
+packaged() { case "$(apt-cache policy "$1" 2>/dev/null)" in *"Candidate: "[0-9]*) ;; *) return 1 ;; esac; }
 channel=$(sed -nE 's/^channel = "(.*)"/\1/p' rust-toolchain.toml)
 
 # --- system packages
@@ -48,7 +50,7 @@ install_packages() { # PACKAGE…
     say "installing $*"
     as_root apt-get update -qq
     case " $* " in *" openjdk-17-jre-headless "*)
-        if ! apt-cache policy openjdk-17-jre-headless | grep -q 'Candidate: [0-9]'; then
+        if ! packaged openjdk-17-jre-headless; then
             say "this system packages no Java 17, which Cassandra needs (21 is too new for it):"
             say "install one from https://adoptium.net/temurin/releases?version=17 and set JAVA_HOME, then try again"
             exit 1
@@ -63,7 +65,7 @@ install_packages() { # PACKAGE…
 
 if ! have rustup && ! have cargo; then
     # Debian 13 and Ubuntu 24.04 package rustup; older ones know the name and have none
-    if have apt-get && apt-cache policy rustup 2>/dev/null | grep -q 'Candidate: [0-9]' && { [ "$(id -u)" = 0 ] || sudo -n true 2>/dev/null; }; then
+    if have apt-get && packaged rustup && { [ "$(id -u)" = 0 ] || sudo -n true 2>/dev/null; }; then
         install_packages rustup
     else
         say "installing rustup for $(id -un)"
