@@ -211,22 +211,17 @@ pub async fn diff(run: &Run, name: &TableName, from: AsOf, to: AsOf, limit: usiz
     if key.is_empty() {
         return Err(Error::usage(format!("`{name}` has no key to compare by")));
     }
-    let before = snapshot_at(table, from).await?;
-    let after = snapshot_at(table, to).await?;
-    if before.is_none() || after.is_none() {
+    let (Some(before), Some(after)) = (snapshot_at(table, from).await?, snapshot_at(table, to).await?) else {
         return Err(not_yet(name));
-    }
-    let files = |snapshot: &Option<Snapshot>| -> BTreeMap<String, Arc<Add>> {
-        snapshot.as_ref().map(|snapshot| snapshot.files.clone()).unwrap_or_default()
     };
-    let (old_files, new_files) = (files(&before), files(&after));
+    let (old_files, new_files) = (&before.files, &after.files);
     let only_in = |these: &BTreeMap<String, Arc<Add>>, those: &BTreeMap<String, Arc<Add>>| {
         let only = these.iter().filter(|(path, _)| !those.contains_key(*path));
         only.map(|(_, file)| Arc::clone(file)).collect::<Vec<_>>()
     };
-    let (old_only, new_only) = (only_in(&old_files, &new_files), only_in(&new_files, &old_files));
-    let old = Side::read(run, name, &key, before.as_ref(), old_only).await?;
-    let new = Side::read(run, name, &key, after.as_ref(), new_only).await?;
+    let (old_only, new_only) = (only_in(old_files, new_files), only_in(new_files, old_files));
+    let old = Side::read(run, name, &key, &before, old_only).await?;
+    let new = Side::read(run, name, &key, &after, new_only).await?;
     let mut found = Diff { key: key.clone(), ..Diff::default() };
     let mut all = Vec::new();
     for (hash, place) in &old.rows {
