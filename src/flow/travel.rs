@@ -285,13 +285,13 @@ impl Side {
         run: &Run,
         name: &TableName,
         key: &[String],
-        snapshot: Option<&Snapshot>,
+        snapshot: &Snapshot,
         files: Vec<Arc<Add>>,
     ) -> Result<Side> {
         let mut side = Side { batches: Vec::new(), contents: Vec::new(), rows: HashMap::new() };
-        let Some(snapshot) = snapshot.filter(|_| !files.is_empty()) else {
+        if files.is_empty() {
             return Ok(side);
-        };
+        }
         // as that version had it: columns may have come since
         let schema = from_delta(&snapshot.metadata.schema_string)?;
         let table = run.table(name)?.with_files(&snapshot.metadata, files);
