@@ -12,6 +12,7 @@ mod generate;
 mod lineage;
 mod maintain;
 mod metrics;
+mod monitor;
 pub mod output;
 mod publish;
 mod published;

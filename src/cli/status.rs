@@ -1,24 +1,19 @@
 //! `medallion status`
 
-use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
 use clap::Args;
-use futures::StreamExt;
-use object_store::ObjectStoreExt;
 use serde::Serialize;
 
-use super::Places;
 use super::output::{Format, print_cells, print_text};
 use super::published::{self, Published};
+use super::{Places, monitor};
 use crate::error::{ErrorKind, Result};
 use crate::flow::bronze::{LATE, MAX_EVENT_TIME};
-use crate::flow::checks::CheckResult;
 use crate::flow::freshness::{self, Freshness};
 use crate::flow::model::describe;
 use crate::flow::runs::{self, RunRecord};
 use crate::flow::{Run, checks, decisions, dirty, gate};
-use crate::lake::maintain::location;
 use crate::lake::table::Table;
 use crate::project::model::Model;
 use crate::telemetry::{Progress, duration_text, time_text};
@@ -29,9 +24,10 @@ use crate::telemetry::{Progress, duration_text, time_text};
     seconds at most, what it holds (`published`).\n\n\
     Where a table has consumed more of another than is there, it is a problem of that table and the exit code is 4. With\n\
     `--monitor` it is 4 also where a person has to look: the last run failed, was stopped by an error or was\n\
-    killed, one of the newest files of a table is gone (`medallion doctor` looks for all), a declared `freshness` is missed,\n\
-    a check of freshness fails by the clock, a check withholds a partition, or a decision over quarantined records waits\n\
-    to be applied. What waits for the next run and what is stale is shown, and is no alarm.\n\n\
+    killed, one of the newest files of a table is gone (`medallion doctor` looks for all), a table has lost commits or\n\
+    decisions are lost, a landed file is refused or has changed, a declared `freshness` is missed, a check of freshness\n\
+    fails by the clock, a check withholds a partition, or a decision over quarantined records waits to be applied. What\n\
+    waits for the next run and what is stale is shown, and is no alarm.\n\n\
     Examples:\n  \
     medallion status\n  \
     medallion --quiet --format json status --monitor"
@@ -112,9 +108,8 @@ pub async fn run(places: &Places, args: &StatusArgs) -> Result<u8> {
     }
     let mut problems: Vec<String> = tables.iter().filter_map(|table| table.problem.clone()).collect();
     if args.monitor {
-        problems.extend(to_ring_for(&run, last.as_ref(), &tables, &by_the_clock)?);
-        problems.extend(runs::unreported(&run).await?);
-        problems.extend(newest_files_gone(&run).await?);
+        problems.extend(tables.iter().filter_map(|table| table.too_old.clone()));
+        problems.extend(monitor::look(&run, last.as_ref(), &by_the_clock).await?);
     }
     for problem in &problems {
         tracing::error!("{problem}");
@@ -205,66 +200,6 @@ fn print(tables: &[TableStatus], last: Option<&RunRecord>, format: Format) -> Re
     }
     Ok(())
 }
-
-/// What a monitor should ring for.
-fn to_ring_for(
-    run: &Run,
-    last: Option<&RunRecord>,
-    tables: &[TableStatus],
-    by_the_clock: &[CheckResult],
-) -> Result<Vec<String>> {
-    let mut found = Vec::new();
-    if let Some(last) = last.filter(|last| last.status != "done") {
-        let why = last.report["error"].as_str().map(|error| format!(": {error}")).unwrap_or_default();
-        found.push(format!(
-            "run {} ({}) ended as `{}`{why}; see `medallion runs show {}`",
-            last.run_id, last.command, last.status, last.run_id
-        ));
-    }
-    found.extend(tables.iter().filter_map(|table| table.too_old.clone()));
-    if let Some((name, newest)) = crate::flow::interventions::position(run) {
-        let decided = run.ledger.decisions.position(&name);
-        if decided < Some(newest) {
-            found.push(format!("intervention {newest} is not applied yet; `medallion run` applies it"));
-        }
-    }
-    found.extend(gate::tell(run)?.iter().map(ToString::to_string));
-    found.extend(by_the_clock.iter().filter(|check| check.has_failed()).map(ToString::to_string));
-    Ok(found)
-}
-
-/// So many of a table's files are looked for; `doctor` looks for all.
-const FILES_LOOKED_FOR: usize = 4;
-
-/// Tables whose newest files are not there.
-async fn newest_files_gone(run: &Run) -> Result<Vec<String>> {
-    let mut looks = Vec::new();
-    for table in run.zone_tables() {
-        let mut files: Vec<_> =
-            table.snapshot().map(|snapshot| snapshot.files.values().collect()).unwrap_or_default();
-        files.sort_unstable_by_key(|file| (Reverse(file.modification_time), &file.path));
-        for file in files.into_iter().take(FILES_LOOKED_FOR) {
-            looks.push((table, location(table, &file.path)?));
-        }
-    }
-    let store = run.lake.store();
-    let gone: BTreeSet<&str> = futures::stream::iter(looks)
-        .map(|(table, place)| {
-            let store = &store;
-            async move {
-                let found = store.head(&place).await;
-                matches!(found, Err(object_store::Error::NotFound { .. })).then(|| table.name())
-            }
-        })
-        .buffer_unordered(CONCURRENT_LOOKS)
-        .filter_map(|gone| async move { gone })
-        .collect()
-        .await;
-    let told = |table| format!("files of `{table}` are gone; `medallion doctor` says which, and what to do");
-    Ok(gone.into_iter().map(told).collect())
-}
-
-const CONCURRENT_LOOKS: usize = 16;
 
 async fn collect(run: &Run, last: Option<&RunRecord>) -> Result<Vec<TableStatus>> {
     let mut found = Vec::new();

@@ -25,6 +25,7 @@ use crate::decode::{Decoded, Decoder, Format};
 use crate::engine;
 use crate::error::{Error, Result};
 use crate::lake::commit::{Change, Commit, Outcome};
+use crate::lake::table::Table;
 use crate::ledger::{self, FileRecord, Ledger};
 use crate::project::source::{DATE, Source};
 use crate::project::sql::TableName;
@@ -225,6 +226,33 @@ pub async fn undecided(run: &Run) -> Result<BTreeMap<String, BTreeSet<i32>>> {
         }
     }
     Ok(found)
+}
+
+/// The newest intervention of which something is not applied yet: `medallion run` applies it.
+///
+/// # Errors
+/// The store's.
+pub async fn waiting(run: &Run) -> Result<Option<i64>> {
+    if position(run).is_none() {
+        return Ok(None);
+    }
+    let decided = run.ledger.decisions.position(POSITION).unwrap_or(0);
+    let mut newest = None;
+    for decision in read(&run.ledger).await? {
+        if run.project.source(&decision.source).is_none() {
+            // waits until the project has the source again
+            continue;
+        }
+        let is_behind = |table: &Table| table.position(POSITION).is_none_or(|applied| applied < decision.id);
+        let (is_discard, stage) = (decision.action == Action::Discard, decision.record.stage);
+        let waits = (!is_discard && is_behind(run.bronze_of(&decision.source)?))
+            || (stage == Stage::Bronze && is_behind(run.quarantine_of(&decision.source)?))
+            || (is_discard && stage == Stage::Silver && decided < decision.id);
+        if waits {
+            newest = newest.max(Some(decision.id));
+        }
+    }
+    Ok(newest)
 }
 
 /// Applies what was written ahead and not applied yet: usually nothing.

@@ -1,13 +1,18 @@
-//! What tables say of runs and of operators' decisions that the ledger does not know: a part of it was put back to an older
-//! state, or lost. Read off the open tables' logs, so it costs nothing to ask.
+//! What tables and ledger have seen of each other and is not there: a part of the lake was put back to an older state, or lost.
+//! Read off the open tables' logs, so it costs nothing to ask.
 //!
 //! Tables name the run that wrote them, and quarantine and bronze the newest decision that they know. A run that was killed
 //! is named by tables too and has not reported, so one unknown run proves nothing; it is continued under its number.
 
+use std::collections::BTreeMap;
+use std::fmt;
+
 use super::landing::{self, POSITION};
 use super::{Run, interventions};
+use crate::error::Result;
 use crate::lake::table::Table;
 use crate::ledger::Ledger;
+use crate::project::sql::TableName;
 
 /// The position that says of which run a ledger table's newest rows are.
 pub const RUN: &str = "run";
@@ -97,4 +102,54 @@ pub fn newest_decision(run: &Run) -> Option<(i64, String)> {
 pub fn lost_decisions(run: &Run) -> Option<Unknown> {
     let known = run.ledger.interventions.position(interventions::POSITION).unwrap_or(0);
     newest(known, newest_decision(run).into_iter())
+}
+
+/// A table that is behind what was seen of it: it has lost commits.
+#[derive(Debug, Clone)]
+pub struct Behind {
+    /// As it is now.
+    pub table: Table,
+    /// The newest version that anybody has seen.
+    pub newest: i64,
+}
+
+impl fmt::Display for Behind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.table.version() {
+            ..0 => write!(f, "the table is gone; it was at version {}", self.newest),
+            version => {
+                write!(f, "it has lost commits: version {} was there, it is at {version}", self.newest)
+            }
+        }
+    }
+}
+
+/// Tables that are behind what other tables, or a run that closed its books, have seen of them. Beside a writer a table may
+/// have been opened before what others have seen was committed: each is opened again.
+///
+/// # Errors
+/// The store's.
+pub async fn lost_commits(run: &Run) -> Result<Vec<Behind>> {
+    let mut seen: BTreeMap<&str, i64> = BTreeMap::new();
+    let ledger = [&run.ledger.runs, &run.ledger.landed, &run.ledger.decisions];
+    for snapshot in run.zone_tables().chain(ledger).filter_map(Table::snapshot) {
+        for (name, version) in &snapshot.txns {
+            let newest = seen.entry(name).or_insert(*version);
+            *newest = (*newest).max(*version);
+        }
+    }
+    let mut found = Vec::new();
+    for table in run.zone_tables().chain(run.ledger.tables()) {
+        let Some(newest) = seen.get(table.name()).copied().filter(|newest| *newest > table.version()) else {
+            continue;
+        };
+        let Some(name) = TableName::parse(table.name()) else {
+            continue;
+        };
+        let table = run.lake.table(&name.schema, &name.table).await?;
+        if newest > table.version() {
+            found.push(Behind { table, newest });
+        }
+    }
+    Ok(found)
 }

@@ -433,3 +433,40 @@ fn a_killed_run_is_told_to_a_monitor() {
     std::fs::remove_file(a_file(&place, "gold/total").0).unwrap();
     place.medallion(&["status", "--monitor"]).expect(4).tells(&["files of `gold.total` are gone"]);
 }
+
+/// A run says so too, but nobody may have been there to read it, and nothing new may have come since.
+#[test]
+fn a_monitor_is_told_of_what_was_lost_and_of_landed_files_that_are_wrong() {
+    let place = filled();
+    let before = copy_of(&place);
+    let discard = ["quarantine", "discard", "--error-type", "malformed", "--reason", "test data"];
+    // written ahead, and not applied
+    assert!(crate::crash::is_killed(&place, "commit quarantine.readings", &discard));
+    place.medallion(&["status", "--monitor"]).expect(4).tells(&["intervention 1 is not applied yet"]);
+    assert!(place.medallion(&["doctor"]).ok().contains("intervention 1 is not applied yet"));
+    place.run();
+    place.medallion(&["status", "--monitor"]).ok();
+    assert!(!place.medallion(&["doctor"]).ok().contains("not applied"));
+    put_back(&place, &before, "ledger");
+    let told = ["decision 1 over refused records is lost", "`medallion doctor` says what to do"];
+    place.medallion(&["status", "--monitor"]).expect(4).tells(&told);
+    place.medallion(&["quarantine", "discard", "--all", "--reason", "test data"]).ok();
+    place.medallion(&["status", "--monitor"]).ok();
+    // what no other table was made from
+    let before = copy_of(&place);
+    place.land([&mini::readings("d.jsonl", &[mini::reading("8", 4, "1")])]);
+    place.run();
+    put_back(&place, &before, "gold/total");
+    place.medallion(&["status", "--monitor"]).expect(4).tells(&["`gold.total`: it has lost commits"]);
+    place.run();
+    place.medallion(&["status", "--monitor"]).ok();
+    // nothing new has come, and no run has looked
+    place.land([&mini::readings("d.jsonl", &[mini::reading("nine", 4, "1")])]);
+    std::os::unix::fs::symlink("/nowhere", place.landing.join("readings/link.jsonl")).unwrap();
+    let done = place.medallion(&["status", "--monitor"]).expect(4);
+    done.tells(&[
+        "landing file changed: `readings/d.jsonl`",
+        "landing file `readings/link.jsonl` is refused",
+    ]);
+    place.medallion(&["status"]).ok();
+}

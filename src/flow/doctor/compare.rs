@@ -12,7 +12,8 @@ use super::{Finding, NEW_LAKE, NOTE, PROBLEM};
 use crate::decode::ErrorType;
 use crate::error::Result;
 use crate::flow::landing::{self, POSITION};
-use crate::flow::{Run, balance, dirty, interventions, lost};
+use crate::flow::lost::{self, Behind};
+use crate::flow::{Run, balance, dirty, interventions};
 use crate::lake::partition::partition_key;
 use crate::lake::table::Table;
 use crate::ledger::{self, FileRecord, Ledger};
@@ -74,9 +75,7 @@ pub async fn compare(run: &Run) -> Result<Vec<Finding>> {
             ));
         }
     }
-    if let Some((name, newest)) = interventions::position(run)
-        && run.ledger.decisions.position(&name) < Some(newest)
-    {
+    if let Some(newest) = interventions::waiting(run).await? {
         let what = format!("intervention {newest} is not applied yet");
         found.push(Finding::new(NOTE, "ledger.interventions", what, format!("{RUN} applies it")));
     }
@@ -105,7 +104,6 @@ async fn lost(
     found: &mut Vec<Finding>,
 ) -> Result<Remedies> {
     let mut remedies = Remedies::new();
-    let seen = seen(run);
     let taken = landing::newest_taken(run);
     let known = ledger.files.position(POSITION).unwrap_or(0);
     let mut tell = |table: &str, what: String, remedy: String| {
@@ -118,33 +116,14 @@ async fn lost(
         let remedy = format!("{RUN} writes it again, from bronze's log and the landing files");
         tell(ledger.files.name(), what, remedy);
     }
-    for table in run.zone_tables().chain(ledger.tables()) {
-        let Some(newest) = seen.get(table.name()).copied().filter(|newest| *newest > table.version()) else {
-            continue;
-        };
-        if table.name() == ledger.files.name() && taken > known {
+    for behind in lost::lost_commits(run).await? {
+        let name = behind.table.name();
+        if name == ledger.files.name() && taken > known {
             continue;
         }
-        let what = match table.version() {
-            ..0 => format!("the table is gone; it was at version {newest}"),
-            version => format!("it has lost commits: version {newest} was there, it is at {version}"),
-        };
-        tell(table.name(), what, remedy(run, ledger, files, table, newest).await?);
+        tell(name, behind.to_string(), remedy(run, ledger, files, &behind).await?);
     }
     Ok(remedies)
-}
-
-/// The newest version that anybody has seen of a table, by its name.
-fn seen(run: &Run) -> BTreeMap<String, i64> {
-    let mut seen: BTreeMap<String, i64> = BTreeMap::new();
-    let ledger = [&run.ledger.runs, &run.ledger.landed, &run.ledger.decisions];
-    for snapshot in run.zone_tables().chain(ledger).filter_map(Table::snapshot) {
-        for (name, version) in &snapshot.txns {
-            let newest = seen.entry(name.clone()).or_insert(*version);
-            *newest = (*newest).max(*version);
-        }
-    }
-    seen
 }
 
 /// What brings back the commits that a table has lost.
@@ -152,8 +131,7 @@ async fn remedy(
     run: &Run,
     ledger: &Ledger,
     files: &[FileRecord],
-    table: &Table,
-    newest: i64,
+    Behind { table, newest }: &Behind,
 ) -> Result<String> {
     let Some(name) = TableName::parse(table.name()) else {
         return Ok(NEW_LAKE.to_owned());
