@@ -4,7 +4,7 @@
 # else says exactly what to install. Does nothing, quickly, when all is there.
 #
 # usage: scripts/setup.sh [--services]      with --services also what the tests' services need: Java 17 (or 11),
-#                                   Maven, flock, moto, Chromium
+#                                   Maven, flock, strace, moto, Chromium
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH"
@@ -30,6 +30,8 @@ if [ "${1:-}" = --services ]; then
     have flock || missing+=(util-linux)
     # the site of `docs --html` is tested in a browser; other names than Debian's are fine
     have chromium || have chromium-browser || have google-chrome || have google-chrome-stable || missing+=(chromium)
+    # what is on the disk when, and full disks
+    have strace || missing+=(strace)
     # for the object store of the tests
     scripts/object_store.sh installed || python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
 fi

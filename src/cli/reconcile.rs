@@ -16,7 +16,7 @@ const MAX_COLUMNS_CHARS: usize = 120;
 #[derive(Debug, Args)]
 #[command(
     after_help = "Exit code 4 where rows differ and were not repaired. The table leaves out the middle of long keys and\n\
-    values; `--format json` has them whole.\n\n\
+    values; `--format json` has them whole, `--format csv` the counts alone.\n\n\
     Examples:\n  \
     medallion reconcile                          compare every mart\n  \
     medallion reconcile --repair cost_anomaly    and write again what differs"

@@ -1,13 +1,16 @@
 //! Writes survive power loss: no log entry appears before the files that it names are on the disk.
 //!
-//! Watched from outside with `strace`; where that is not installed, the test says that it has shown nothing.
+//! Watched from outside with `strace`, which can also let calls fail.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use crate::mini;
-use crate::support::{Done, Place, medallion, table_folders};
+use crate::stream::{Running, SMALL, land_whole, streaming, wait_for};
+use crate::support::{Contents, Done, Place, medallion, pause, table_folders};
 
 /// One finished system call: when it began and ended (in lines of the trace) and its text.
 struct Call {
@@ -51,14 +54,24 @@ fn synced(text: &str) -> Option<&str> {
     rest.split_once('>').map(|(path, _)| path)
 }
 
-fn traced(place: &Place, arguments: &[&str]) -> Option<String> {
+const HOW_TO_TRACE: &str = "tracing is not allowed here: a container needs SYS_PTRACE, and other users than root \
+    `sysctl kernel.yama.ptrace_scope=0`";
+
+#[track_caller]
+fn strace() -> Command {
     let available = Command::new("strace").arg("-V").stdout(Stdio::null()).stderr(Stdio::null()).status();
-    if !available.is_ok_and(|status| status.success()) {
-        eprintln!("nothing is shown: strace is not installed (`apt-get install strace`)");
-        return None;
-    }
+    assert!(
+        available.is_ok_and(|status| status.success()),
+        "`strace` is not installed: `make setup-services` installs it"
+    );
+    Command::new("strace")
+}
+
+/// What a run does to the disk.
+#[track_caller]
+fn traced_run(place: &Place) -> String {
     let trace = place.folder().join("trace.txt");
-    let mut strace = Command::new("strace");
+    let mut strace = strace();
     strace.args([
         "-f",
         "-y",
@@ -69,14 +82,11 @@ fn traced(place: &Place, arguments: &[&str]) -> Option<String> {
         "-o",
     ]);
     strace.arg(&trace).arg(medallion().get_program()).arg("--quiet").arg("--project").arg(&place.project);
-    strace.arg("--landing").arg(&place.landing).arg("--lake").arg(&place.lake).args(arguments);
+    strace.arg("--landing").arg(&place.landing).arg("--lake").arg(&place.lake).arg("run");
     let done = Done::of(strace.output().unwrap());
-    if done.code != Some(0) && done.stderr.contains("ptrace") {
-        eprintln!("nothing is shown: tracing is not allowed here: {}", done.stderr);
-        return None;
-    }
+    assert!(done.code == Some(0) || !done.stderr.contains("ptrace"), "{HOW_TO_TRACE}: {}", done.stderr);
     done.ok();
-    Some(fs::read_to_string(trace).unwrap())
+    fs::read_to_string(trace).unwrap()
 }
 
 #[track_caller]
@@ -132,9 +142,7 @@ fn no_log_entry_appears_before_its_files_are_on_the_disk() {
     for (at, files) in [first, second].iter().enumerate() {
         place.land(files);
         let before: usize = count_entries(&place);
-        let Some(trace) = traced(&place, &["run"]) else {
-            return;
-        };
+        let trace = traced_run(&place);
         assert_durable(&place, &trace);
         assert!(count_entries(&place) > before, "run {at} has committed");
     }
@@ -146,9 +154,46 @@ fn many_files_of_one_commit_are_on_the_disk_before_it() {
     let place = mini::place();
     let lines: Vec<String> = (1..=28).map(|day| mini::reading(&format!("r{day}"), day, "1")).collect();
     place.land([&mini::readings("a.jsonl", &lines)]);
-    if let Some(trace) = traced(&place, &["run"]) {
-        assert!(trace.contains("syncfs("), "many files are synced at once");
-        assert_durable(&place, &trace);
+    let trace = traced_run(&place);
+    assert!(trace.contains("syncfs("), "many files are synced at once");
+    assert_durable(&place, &trace);
+}
+
+/// The disk fills under a stream: syncs tell it where blocks are given out late, as by most file systems. Then room is made.
+#[test]
+fn a_stream_outlives_a_full_disk() {
+    for full in ["fsync,fdatasync,syncfs", "link,linkat,rename,renameat,renameat2"] {
+        let place = streaming(SMALL);
+        let [first, second] = mini::batches();
+        place.land(&first);
+        let stream = Running::start(&place);
+        let num_files = "select count(*) from ledger.files";
+        wait_for(&place, num_files, &first.len().to_string());
+        let trace = place.folder().join("trace.txt");
+        let strace = strace()
+            .args(["-f", "-e", &format!("inject={full}:error=ENOSPC"), "-o"])
+            .arg(&trace)
+            .arg("-p")
+            .arg(stream.0.id().to_string())
+            .stderr(Stdio::piped())
+            .spawn();
+        let mut strace = Running(strace.unwrap());
+        let mut told = String::new();
+        let mut stderr = BufReader::new(strace.0.stderr.take().unwrap());
+        stderr.read_line(&mut told).unwrap();
+        assert!(told.contains("attached"), "{HOW_TO_TRACE}: {told}");
+        second.iter().for_each(|file| land_whole(&place, file));
+        let begun = Instant::now();
+        while fs::read_to_string(&trace).unwrap().matches("(INJECTED)").count() < 6 {
+            assert!(begun.elapsed() < Duration::from_secs(60), "no calls of {full} have failed");
+            pause(Duration::from_millis(50));
+        }
+        strace.signal("INT");
+        strace.end();
+        wait_for(&place, num_files, &(first.len() + second.len()).to_string());
+        stream.stop().expect(0).tells(&["No space left on device"]);
+        Contents::of(&place).assert_equals(&crate::rerun::fresh(&place), full);
+        assert!(place.medallion(&["doctor", "--deep"]).ok().contains("the lake is sound"), "{full}");
     }
 }
 

@@ -99,6 +99,20 @@ fn a_missing_part_is_named() {
     }
 }
 
+/// As `zip --encrypt` marks what it has locked: bit 0 of the flags of every entry, locally and in the directory.
+#[test]
+fn a_locked_archive_is_told_from_a_damaged_one() {
+    let mut locked = bytes(&parts(2099));
+    for at in 0..locked.len() - 10 {
+        match &locked[at..at + 4] {
+            b"PK\x03\x04" => locked[at + 6] |= 1,
+            b"PK\x01\x02" => locked[at + 8] |= 1,
+            _ => {}
+        }
+    }
+    assert!(refused(&locked).contains("part `config.json` is locked with a password"));
+}
+
 #[test]
 fn a_damaged_part_is_named() {
     let with = |change: fn(&mut Parts)| {
