@@ -38,6 +38,21 @@ impl Published {
             (state, ..) => state.to_owned(),
         }
     }
+
+    /// Why a person has to look at a mart that stands like this.
+    pub fn problem(&self, gold: &str) -> Option<String> {
+        match self.state {
+            "foreign" => Some(format!(
+                "the serving store holds `{gold}` of another lake, or of a later state of this one; see \"Cassandra or the \
+                 lake was restored\" in docs/operations.md"
+            )),
+            "obstructed" => Some(format!(
+                "`{gold}` is published, and the serving store holds something else all the same; `medallion reconcile` names \
+                 the rows"
+            )),
+            _ => None,
+        }
+    }
 }
 
 /// By gold table; empty where no store is configured.

@@ -25,9 +25,10 @@ use crate::telemetry::{Progress, duration_text, time_text};
     Where a table has consumed more of another than is there, it is a problem of that table and the exit code is 4. With\n\
     `--monitor` it is 4 also where a person has to look: the last run failed, was stopped by an error or was\n\
     killed, one of the newest files of a table is gone (`medallion doctor` looks for all), a table has lost commits or\n\
-    decisions are lost, a landed file is refused or has changed, a declared `freshness` is missed, a check of freshness\n\
-    fails by the clock, a check withholds a partition, or a decision over quarantined records waits to be applied. What\n\
-    waits for the next run and what is stale is shown, and is no alarm.\n\n\
+    decisions are lost, a landed file is refused or has changed, the serving store holds a mart of another lake or other\n\
+    rows than were published, a declared `freshness` is missed, a check of freshness fails by the clock, a check\n\
+    withholds a partition, or a decision over quarantined records waits to be applied. What waits for the next run and\n\
+    what is stale is shown, and is no alarm.\n\n\
     Examples:\n  \
     medallion status\n  \
     medallion --quiet --format json status --monitor"
@@ -109,6 +110,7 @@ pub async fn run(places: &Places, args: &StatusArgs) -> Result<u8> {
     let mut problems: Vec<String> = tables.iter().filter_map(|table| table.problem.clone()).collect();
     if args.monitor {
         problems.extend(tables.iter().filter_map(|table| table.too_old.clone()));
+        problems.extend(tables.iter().filter_map(|table| table.published.as_ref()?.problem(&table.table)));
         problems.extend(monitor::look(&run, last.as_ref(), &by_the_clock).await?);
     }
     for problem in &problems {

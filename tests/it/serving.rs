@@ -718,6 +718,8 @@ fn rows_of_a_later_time_are_told_and_not_called_mended() {
         served.medallion(&["publish"]).expect(4).tells(&full);
         served.medallion(&["run"]).expect(4).tells(&full);
         assert!(served.medallion(&["status"]).ok().contains("obstructed"));
+        let told = ["`gold.daily` is published, and the serving store holds something else"];
+        served.medallion(&["status", "--monitor"]).expect(4).tells(&told);
         served.space.cql.run(["truncate daily"]);
         match at {
             0 => served.medallion(&["publish", "--full", "daily"]).ok(),
