@@ -74,11 +74,17 @@ if [ -n "${SPARK:-}" ]; then
     [ -x "$python" ] || { python3 -m venv "${python%/bin/python}" && "${python%/python}/pip" -q install pyspark==4.3.0; }
     JAVA_HOME=$(dirname "$(dirname "$(readlink -f "$(scripts/cassandra.sh java)")")")
     export JAVA_HOME
-    say "the same burst in Spark Structured Streaming"
-    # known events are there for ours only
     mkdir -p "$work/spark_landing"
-    ln "$work"/landing/usage_events_stream/burst_*.jsonl "$work/spark_landing/"
-    "$python" scripts/spark_peer.py "$work/spark_landing" "$work/spark" 12 2>"$work/spark.log" >"$work/spark.out"
+    spark() { # FILES: takes them in beside those that it has
+        ln "$work"/landing/usage_events_stream/$1 "$work/spark_landing/"
+        "$python" scripts/spark_peer.py "$work/spark_landing" "$work/spark" 12 2>"$work/spark.log" >"$work/spark.out"
+    }
+    if [ "${KNOWN:-0}" -gt 0 ]; then
+        say "Spark Structured Streaming takes in what is known"
+        spark 'known_*.jsonl'
+    fi
+    say "the same burst in Spark Structured Streaming"
+    spark 'burst_*.jsonl'
     python3 -c "
 took, rows = open('$work/spark.out').read().split()
 print(f'Spark: {int(rows) / float(took):.0f} events/s, {rows} rows in {took} s (its start not counted)')"

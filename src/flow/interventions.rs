@@ -5,31 +5,25 @@
 //! so it takes the place among its key's records that it would have had; the raw form of what was there stays in the
 //! ledger. So silver and gold remain a function of what landed and of these decisions, see decision 0004.
 
+mod apply;
+mod retype;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use arrow::array::{
-    Array, ArrayRef, AsArray, BinaryViewArray, BooleanArray, Date32Array, Int64Array, RecordBatch,
-};
-use arrow::compute::filter_record_batch;
+use arrow::array::{ArrayRef, AsArray, BinaryViewArray, Date32Array, RecordBatch};
 use arrow::datatypes::{Date32Type, Int64Type, TimestampMicrosecondType};
-use serde_json::json;
 
-use super::bronze::{Arrival, MAX_EVENT_TIME};
-use super::decide::{DISCARDED, Discards, partition_keys, quoted};
-use super::landed::FileReport;
-use super::late::{self, Lateness};
-use super::quarantine::{self, Refused, Stage};
-use super::{Run, inputs, landing, lost};
-use crate::decode::{Decoded, Decoder, Format};
-use crate::engine;
+pub use self::apply::resume;
+pub use self::retype::Retyper;
+use super::decide::Discards;
+use super::quarantine::{Refused, Stage};
+use super::{Run, lost};
 use crate::error::{Error, Result};
-use crate::lake::commit::{Change, Commit, Outcome};
+use crate::lake::commit::Outcome;
 use crate::lake::table::Table;
-use crate::ledger::{self, FileRecord, Ledger};
-use crate::project::source::{DATE, Source};
-use crate::project::sql::TableName;
-use crate::zone;
+use crate::ledger::{self, Ledger};
+use crate::project::source::Source;
 
 /// The number of the newest intervention that a table has taken in.
 pub const POSITION: &str = "interventions";
@@ -37,9 +31,6 @@ pub const POSITION: &str = "interventions";
 /// The number of the newest intervention that the ledger had when quarantine was written: a discard of a record that
 /// silver refuses is in no other position of a zone's table.
 pub const KNOWN: &str = "known interventions";
-
-/// CSV headers are looked for in so many lines at the beginning of a file.
-const HEADER_LINES: u64 = 10;
 
 /// What becomes of a refused record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -253,292 +244,4 @@ pub async fn waiting(run: &Run) -> Result<Option<i64>> {
         }
     }
     Ok(newest)
-}
-
-/// Applies what was written ahead and not applied yet: usually nothing.
-///
-/// # Errors
-/// The stores'; `Data` where a record that could be typed when it was let in can't be any more.
-pub async fn resume(run: &mut Run) -> Result<()> {
-    let mut by_id: BTreeMap<(i64, String), Vec<Intervention>> = BTreeMap::new();
-    for decision in read(&run.ledger).await? {
-        by_id.entry((decision.id, decision.source.clone())).or_default().push(decision);
-    }
-    for ((id, name), decisions) in by_id {
-        let Some(source) = run.project.source(&name).cloned() else {
-            // waits until the project has the source again
-            continue;
-        };
-        apply_to_bronze(run, &source, id, &decisions).await?;
-        apply_to_quarantine(run, &source, id, &decisions).await?;
-    }
-    Ok(())
-}
-
-async fn apply_to_bronze(run: &mut Run, source: &Source, id: i64, decisions: &[Intervention]) -> Result<()> {
-    let mut table = run.bronze_of(&source.name)?.clone();
-    let admitted: Vec<&Intervention> =
-        decisions.iter().filter(|decision| decision.action != Action::Discard).collect();
-    if admitted.is_empty() || table.position(POSITION).is_some_and(|applied| applied >= id) {
-        return Ok(());
-    }
-    let retyper = Retyper::new(run, source, admitted.iter().map(|decision| &decision.record)).await?;
-    let hashes = landing::landed_hashes(run).await?;
-    let money_before = money_before(run, source, &admitted).await?;
-    let mut newest = table.position(MAX_EVENT_TIME);
-    let mut rows = Vec::new();
-    let mut reports: BTreeMap<String, FileReport> = BTreeMap::new();
-    for decision in &admitted {
-        let (file, line) = decision.place();
-        let decoded = retyper.decode(&decision.record, decision.bytes())?;
-        if decoded.batch.num_rows() != 1 {
-            return Err(Error::data(format!(
-                "`{file}`, line {line}, was let in by intervention {id} and can't be typed any more: the contract of \
-                 `{}` has changed since; change it back, then run again",
-                source.name
-            )));
-        }
-        let report = reports.entry(file.clone()).or_insert_with(|| FileReport {
-            path: file.clone(),
-            hash: hashes.get(&file).cloned().unwrap_or_default(),
-            landed: 0,
-            typed: 0,
-            quarantined: 0,
-            released: 0,
-            money: vec![0; source.layout.money.len()],
-            warnings: BTreeMap::new(),
-            late: Lateness::default(),
-        });
-        if decision.record.stage == Stage::Bronze {
-            report.typed += 1;
-            report.released += 1;
-        }
-        let before = money_before.get(&(file, line));
-        for (at, sum) in report.money.iter_mut().enumerate() {
-            let before = before.and_then(|amounts| amounts.get(at).copied()).unwrap_or(0);
-            *sum = sum.wrapping_add(decoded.money[at]).wrapping_sub(before);
-        }
-        newest = newest.max(retyper.newest(&decision.record, &decoded));
-        rows.push(retyper.bronze_row(run, source, &decision.record, &decoded)?);
-    }
-    let mut change = Change::Append;
-    let replaced: BTreeSet<(String, i64)> = admitted
-        .iter()
-        .filter(|decision| decision.record.stage == Stage::Silver)
-        .map(|decision| decision.place())
-        .collect();
-    if !replaced.is_empty() {
-        // bronze is rewritten for an edited record only: its landed form stays in the ledger
-        let mut dates: BTreeSet<i32> = admitted.iter().map(|decision| decision.record.date).collect();
-        for batch in &rows {
-            let column = batch.column(batch.num_columns() - 1).as_primitive::<Date32Type>();
-            dates.extend(column.iter().flatten());
-        }
-        rows.extend(bronze_without(run, source, &dates, &replaced).await?);
-        change = Change::Replace(partition_keys(&dates));
-    }
-    let partition = vec![DATE.to_owned()];
-    let mut writer = table.writer(source.bronze_schema(), &partition);
-    for batch in &rows {
-        writer.write(batch).await?;
-    }
-    let mut positions = BTreeMap::new();
-    if source.watermark_delay.is_some()
-        && let Some(newest) = newest
-    {
-        positions.insert(MAX_EVENT_TIME.to_owned(), newest);
-    }
-    let files: Vec<serde_json::Value> = reports.values().map(FileReport::to_json).collect();
-    let batch_id = admitted.first().map_or(0, |decision| decision.record.batch_id);
-    let commit = Commit {
-        change,
-        schema: source.bronze_schema(),
-        partition,
-        adds: writer.close().await?,
-        positions,
-        once: Some((POSITION.to_owned(), id)),
-        info: json!({"run": run.id, "batch": batch_id, "intervention": id, "files": files}),
-        description: source.description.clone(),
-    };
-    table.commit(&commit).await?;
-    run.bronze.insert(source.name.clone(), table);
-    run.num_commits += 1;
-    Ok(())
-}
-
-/// What the balance has counted for the records until now, by file and line.
-async fn money_before(
-    run: &Run,
-    source: &Source,
-    admitted: &[&Intervention],
-) -> Result<BTreeMap<(String, i64), Vec<i128>>> {
-    if source.layout.money.is_empty() {
-        return Ok(BTreeMap::new());
-    }
-    let dates = admitted.iter().map(|decision| decision.record.date).collect();
-    let wanted: BTreeSet<_> = admitted.iter().map(|decision| decision.place()).collect();
-    let found = quarantine::read(run, source, Some(&dates), "true").await?;
-    let found = found.into_iter().filter_map(|record| {
-        let place = (record.source_file, record.source_line);
-        let money = record.money.into_iter().map(|amount| amount.unwrap_or(0)).collect();
-        wanted.contains(&place).then_some((place, money))
-    });
-    Ok(found.collect())
-}
-
-/// Bronze's rows of some dates, without those of some places.
-async fn bronze_without(
-    run: &Run,
-    source: &Source,
-    dates: &BTreeSet<i32>,
-    places: &BTreeSet<(String, i64)>,
-) -> Result<Vec<RecordBatch>> {
-    let context = engine::context(&run.state);
-    let name = TableName::new(zone::BRONZE, &source.name);
-    inputs::register_input(run, &context, &name, Some(dates.clone())).await?;
-    let query = format!("select * from bronze.{}", quoted(&source.name));
-    let mut kept = Vec::new();
-    for batch in context.sql(&query).await?.collect().await? {
-        let column = |name: &str| {
-            batch.column_by_name(name).ok_or_else(|| Error::bug(format!("bronze has no column `{name}`")))
-        };
-        let (files, lines) = (column("source_file")?, column("source_line")?);
-        let (files, lines) = (files.as_string_view(), lines.as_primitive::<Int64Type>());
-        let is_kept: BooleanArray = (0..batch.num_rows())
-            .map(|row| Some(!places.contains(&(files.value(row).to_owned(), lines.value(row)))))
-            .collect();
-        kept.push(filter_record_batch(&batch, &is_kept)?);
-    }
-    Ok(kept)
-}
-
-async fn apply_to_quarantine(
-    run: &mut Run,
-    source: &Source,
-    id: i64,
-    decisions: &[Intervention],
-) -> Result<()> {
-    let of_bronze: Vec<&Intervention> =
-        decisions.iter().filter(|decision| decision.record.stage == Stage::Bronze).collect();
-    let table = run.quarantine_of(&source.name)?;
-    if of_bronze.is_empty() || table.position(POSITION).is_some_and(|applied| applied >= id) {
-        return Ok(());
-    }
-    let places: BTreeSet<_> = of_bronze.iter().map(|decision| decision.place()).collect();
-    let mut put_in = Vec::new();
-    if of_bronze.iter().any(|decision| decision.action == Action::Discard) {
-        let notes: BTreeMap<_, _> = of_bronze
-            .iter()
-            .filter(|decision| decision.action == Action::Discard)
-            .map(|decision| (decision.place(), &decision.note))
-            .collect();
-        let dates = of_bronze.iter().map(|decision| decision.record.date).collect();
-        for mut record in quarantine::read(run, source, Some(&dates), "stage = 'bronze'").await? {
-            let place = (record.source_file.clone(), record.source_line);
-            if let Some(note) = notes.get(&place) {
-                record.error_type = DISCARDED.to_owned();
-                record.reason = (*note).clone();
-                put_in.push(record);
-            }
-        }
-    }
-    quarantine::amend(run, source, &places, put_in, (POSITION.to_owned(), id)).await
-}
-
-/// Types records again, each as a record of its file.
-#[derive(Debug)]
-pub struct Retyper {
-    source: Source,
-    files: HashMap<String, FileRecord>,
-    headers: BTreeMap<String, Vec<u8>>,
-}
-
-impl Retyper {
-    /// Learns what the records' files were like.
-    ///
-    /// # Errors
-    /// The ledger's.
-    pub async fn new(run: &Run, source: &Source, records: impl Iterator<Item = &Refused>) -> Result<Retyper> {
-        let paths: BTreeSet<&str> = records.map(|record| record.source_file.as_str()).collect();
-        let files = ledger::files(&run.ledger.files).await?;
-        let files = files.into_iter().filter(|file| paths.contains(file.path.as_str()));
-        let mut headers = BTreeMap::new();
-        if source.layout.format == Format::Csv {
-            let lines: BTreeSet<u64> = (1..=HEADER_LINES).collect();
-            let wanted = paths.iter().map(|path| ((*path).to_owned(), lines.clone())).collect();
-            for ((path, _), raw) in quarantine::read_lines(run, source, wanted).await? {
-                // sorted by line: the first one is the header
-                headers.entry(path).or_insert(raw);
-            }
-        }
-        Ok(Retyper {
-            source: source.clone(),
-            files: files.map(|file| (file.path.clone(), file)).collect(),
-            headers,
-        })
-    }
-
-    /// Types `bytes` as today's contract says, in the place of `record`: one row, or one reject.
-    ///
-    /// # Errors
-    /// `Data` where the bytes are not one record, or what is needed of the record's file is gone.
-    pub fn decode(&self, record: &Refused, bytes: &[u8]) -> Result<Decoded> {
-        let path = &record.source_file;
-        let file = self
-            .files
-            .get(path)
-            .ok_or_else(|| Error::data(format!("`{path}` is in no batch of `ledger.files`")))?;
-        let mut decoder = Decoder::new(Arc::clone(&self.source.layout), file.modified);
-        if self.source.layout.format == Format::Csv {
-            let header = self.headers.get(path).ok_or_else(|| {
-                Error::data(format!(
-                    "the header of `{path}` can't be read: put the file back as it was taken in, then run again"
-                ))
-            })?;
-            decoder.push(header);
-            decoder.push(b"\n");
-        }
-        decoder.push(bytes);
-        decoder.finish();
-        let decoded = decoder.take()?;
-        if decoded.landed != 1 {
-            return Err(Error::data(format!(
-                "expected one record in the place of `{path}`, line {}, found {}",
-                record.source_line, decoded.landed
-            )));
-        }
-        Ok(decoded)
-    }
-
-    /// The record's event time, where it may move the watermark.
-    fn newest(&self, record: &Refused, decoded: &Decoded) -> Option<i64> {
-        let file = self.files.get(&record.source_file)?;
-        late::newest(&self.source, &decoded.batch, file.modified)
-    }
-
-    /// The bronze row of a decoded record.
-    fn bronze_row(
-        &self,
-        run: &Run,
-        source: &Source,
-        record: &Refused,
-        decoded: &Decoded,
-    ) -> Result<RecordBatch> {
-        let file = self.files.get(&record.source_file).ok_or_else(|| {
-            Error::data(format!("`{}` is in no batch of `ledger.files`", record.source_file))
-        })?;
-        let mut columns = decoded.batch.columns().to_vec();
-        columns[source.layout.columns.len()] = Arc::new(Int64Array::from(vec![record.source_line]));
-        let batch = RecordBatch::try_new(decoded.batch.schema(), columns)?;
-        let table = run.bronze_of(&source.name)?;
-        let watermark = source.watermark_delay.zip(table.position(MAX_EVENT_TIME));
-        let arrival = Arrival {
-            source: source.clone(),
-            started: run.started_at,
-            batch_id: record.batch_id,
-            watermark: watermark.map(|(delay, newest)| newest - delay),
-        };
-        let is_late = late::mark(source, &batch, arrival.watermark, &mut Lateness::default());
-        arrival.rows(&batch, is_late, file)
-    }
 }
