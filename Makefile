@@ -4,8 +4,8 @@
 TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/medallion/tools
 export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(TOOLS)/bin:$(PATH)
 
-# asked of cargo, because a configuration file can move the target folder too
-TARGET = $(shell cargo metadata --format-version 1 --no-deps --locked 2>/dev/null | sed -E 's/.*"target_directory":"([^"]*)".*/\1/')
+# asked of cargo, because a configuration file can move the target folder too; make before 4.4 does not export to `shell`
+TARGET = $(shell PATH='$(PATH)' cargo metadata --format-version 1 --no-deps --locked 2>/dev/null | sed -E 's/.*"target_directory":"([^"]*)".*/\1/')
 MEDALLION = $(TARGET)/release/medallion
 
 # the last release when this was written; a newer one may find more
