@@ -8,6 +8,7 @@ use std::sync::Arc;
 use arrow::array::{AsArray, BooleanArray, RecordBatch};
 use arrow::datatypes::Date32Type;
 use datafusion::common::ScalarValue;
+use datafusion::prelude::{DataFrame, SessionContext, ident, lit};
 use futures::TryStreamExt;
 use serde_json::json;
 
@@ -182,7 +183,7 @@ async fn compute_groups(run: &Run, model: &Model, work: &Work) -> Result<Compute
             }
             _ => {
                 let context = inputs::model_context(run, model, dates.as_ref()).await?;
-                context.sql(&model.sql).await?.execute_stream().await?
+                query(&context, model, dates.as_ref()).await?.execute_stream().await?
             }
         };
         let mut writer = table
@@ -227,7 +228,21 @@ async fn compute_groups(run: &Run, model: &Model, work: &Work) -> Result<Compute
     Ok(Computed { table, commit, rows, num_unchanged: 0, num_withheld: 0, cache, appended: None, partials })
 }
 
-/// The rows of the wanted dates. A query that looks back gives more than those, computed from too little.
+/// The model's query. One that reads more than the wanted dates makes rows of others, too, from too little: saying so to the
+/// query spares the work on them.
+async fn query(context: &SessionContext, model: &Model, dates: Option<&BTreeSet<i32>>) -> Result<DataFrame> {
+    let frame = context.sql(&model.sql).await?;
+    let (Some(dates), Some(column)) = (dates, model.partition.first()) else {
+        return Ok(frame);
+    };
+    if model.inputs.values().all(|span| *span == Span::SAME_DATE) {
+        return Ok(frame);
+    }
+    let date = |date: &i32| lit(ScalarValue::Date32(Some(*date)));
+    Ok(frame.filter(ident(column).in_list(dates.iter().map(date).collect(), false))?)
+}
+
+/// The rows of the wanted dates, whatever the query gives.
 pub(super) fn only_dates(
     batch: &RecordBatch,
     model: &Model,
