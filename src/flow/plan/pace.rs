@@ -6,16 +6,26 @@ use super::{Plan, Step};
 use crate::error::Result;
 use crate::flow::{Run, runs};
 
-/// So many rows of one run tell something of a table's pace; fewer tell what planning costs.
-const TELLING_ROWS: f64 = 1000.0;
+/// What a past run took for so many rows.
+#[derive(Debug, Clone, Copy)]
+struct Sample {
+    rows: f64,
+    seconds: f64,
+}
 
-/// What past runs say of time.
-#[derive(Default)]
+/// The one of about as many rows, the newest of several: what planning and looking back cost is in its seconds.
+fn nearest(samples: &[Sample], rows: f64) -> Option<Sample> {
+    let distance = |sample: &Sample| (sample.rows.max(1.0) / rows.max(1.0)).ln().abs();
+    samples.iter().copied().min_by(|a, b| distance(a).total_cmp(&distance(b)))
+}
+
+/// What past runs say of time, newest first.
+#[derive(Debug, Default)]
 struct Paces {
-    /// Seconds per row by table, as one of several that were computed at the same time; and whether that was much.
-    tables: BTreeMap<String, (f64, bool)>,
-    /// What a run takes after its last table: checks, balance.
-    settling: Option<f64>,
+    /// By table, as one of several that were computed at the same time.
+    tables: BTreeMap<String, Vec<Sample>>,
+    /// After the last table of a run with so many rows in all: checks, balance.
+    settling: Vec<Sample>,
 }
 
 impl Paces {
@@ -33,28 +43,31 @@ impl Paces {
         let busy: f64 = models.iter().filter_map(|step| step["seconds"].as_f64()).sum();
         // tables are computed beside each other: their seconds add up to more than passed
         let share = span(&models).filter(|_| busy > 0.0).map_or(1.0, |passed| (passed / busy).min(1.0));
+        let mut computed = 0.0;
         for step in models {
             if let (Some(table), Some(rows), Some(seconds)) =
                 (step["table"].as_str(), step["rows"].as_f64(), step["seconds"].as_f64())
                 && rows > 0.0
-                && !self.tables.get(table).is_some_and(|(_, is_telling)| *is_telling || rows < TELLING_ROWS)
             {
-                self.tables.insert(table.to_owned(), (seconds * share / rows, rows >= TELLING_ROWS));
+                computed += rows;
+                let sample = Sample { rows, seconds: seconds * share };
+                self.tables.entry(table.to_owned()).or_default().push(sample);
             }
         }
-        if self.settling.is_none() {
-            let all: Vec<_> = steps.iter().collect();
-            let total = report["seconds"].as_f64();
-            self.settling = total.zip(span(&all)).map(|(total, steps)| (total - steps).max(0.0));
+        let all: Vec<_> = steps.iter().collect();
+        if let Some((total, steps)) = report["seconds"].as_f64().zip(span(&all)) {
+            self.settling.push(Sample { rows: computed, seconds: (total - steps).max(0.0) });
         }
     }
 
-    fn is_telling(&self, step: &Step) -> bool {
-        self.tables.get(&step.table).is_some_and(|(_, is_telling)| *is_telling)
+    /// How long these rows of a table take; `None` of a table that no run knows.
+    fn seconds(&self, table: &str, rows: f64) -> Option<f64> {
+        let like = nearest(self.tables.get(table)?, rows)?;
+        Some(like.seconds * rows / like.rows)
     }
 }
 
-/// How long the steps take: by the rows per second of the last run that computed as much of their tables, or of any. A
+/// How long the steps take: by the past computation of each table that was most like it, and what its run took after it. A
 /// table that no run knows is taken to be as slow as the slowest that one does.
 ///
 /// # Errors
@@ -63,25 +76,49 @@ pub(super) async fn estimate(run: &Run, plan: &mut Plan) -> Result<()> {
     let steps: Vec<&Step> =
         plan.steps.iter().filter(|step| !step.table.starts_with("quarantine.") && step.rows > 0).collect();
     let mut paces = Paces::default();
-    if let Some(past) = runs::last(&run.ledger).await? {
+    for past in runs::all(&run.ledger).await?.iter().rev() {
         paces.learn(&past.report);
     }
-    if !steps.iter().all(|step| paces.is_telling(step)) {
-        for past in runs::all(&run.ledger).await?.iter().rev() {
-            paces.learn(&past.report);
-        }
-    }
-    let known = steps.iter().filter_map(|step| paces.tables.get(&step.table)).map(|(pace, _)| *pace);
-    let Some(slowest) = known.reduce(f64::max) else {
-        return Ok(());
-    };
-    let pace = |step: &Step| paces.tables.get(&step.table).map_or(slowest, |(pace, _)| *pace);
-    let settling = paces.settling.unwrap_or(0.0);
     let seconds = |rows: fn(&Step) -> u64| {
-        settling + steps.iter().map(|step| pace(step) * rows(step) as f64).sum::<f64>()
+        let known = |step: &&Step| Some((rows(step) as f64, paces.seconds(&step.table, rows(step) as f64)?));
+        let known: Vec<(f64, f64)> = steps.iter().filter_map(known).collect();
+        if known.is_empty() {
+            return None;
+        }
+        let slowest = known.iter().filter(|(rows, _)| *rows > 0.0).map(|(rows, seconds)| seconds / rows);
+        let slowest = slowest.reduce(f64::max).unwrap_or_default();
+        let all: f64 = steps.iter().map(|step| rows(step) as f64).sum();
+        let of_known: f64 = known.iter().map(|(rows, _)| rows).sum();
+        let settling = nearest(&paces.settling, all).map_or(0.0, |like| like.seconds);
+        Some(settling + known.iter().map(|(_, seconds)| seconds).sum::<f64>() + (all - of_known) * slowest)
     };
     let (most, least) = (seconds(|step| step.rows), seconds(|step| step.at_least.rows));
-    plan.estimated_seconds = Some(most);
-    plan.at_least_seconds = Some(least);
+    plan.estimated_seconds = most;
+    plan.at_least_seconds = least;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(rows: u64, seconds: f64) -> serde_json::Value {
+        let finished = 1_000_000 + (seconds * 1e6) as i64;
+        serde_json::json!({
+            "seconds": seconds + 1.0,
+            "steps": [{"table": "gold.a", "rows": rows, "seconds": seconds, "started": 1_000_000, "finished": finished}],
+        })
+    }
+
+    #[test]
+    fn the_run_that_was_most_like_it_tells() {
+        let mut paces = Paces::default();
+        // newest first: one date, which looks back, and all of them
+        paces.learn(&report(1_000, 0.5));
+        paces.learn(&report(1_000_000, 10.0));
+        assert_eq!(paces.seconds("gold.a", 2_000.0), Some(1.0));
+        assert_eq!(paces.seconds("gold.a", 500_000.0), Some(5.0));
+        assert_eq!(paces.seconds("gold.b", 1.0), None);
+        assert_eq!(nearest(&paces.settling, 1_000.0).map(|like| like.rows), Some(1_000.0));
+    }
 }
