@@ -20,7 +20,7 @@ use crate::telemetry::{Progress, duration_text, time_text};
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Answered from the tables' logs: no data is read. Where a serving store is configured it is asked, for two\n\
+    after_help = "Answered from the tables' logs; `--monitor` lists landing, too. Where a serving store is configured it is asked, for two\n\
     seconds at most, what it holds (`published`).\n\n\
     Where a table has consumed more of another than is there, it is a problem of that table and the exit code is 4. With\n\
     `--monitor` it is 4 also where a person has to look: the last run failed, was stopped by an error or was\n\

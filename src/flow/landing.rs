@@ -304,7 +304,10 @@ pub async fn landed_hashes(run: &Run) -> Result<HashMap<String, String>> {
     for batch in ledger::read(&run.ledger.landed).await? {
         let (paths, found) = (batch.column(2).as_string_view(), batch.column(3).as_string_view());
         for (path, hash) in paths.iter().zip(found) {
-            if let (Some(path), Some(hash)) = (path, hash) {
+            // a decision over a record whose file the ledger did not know yet may name none
+            if let (Some(path), Some(hash)) = (path, hash)
+                && !hash.is_empty()
+            {
                 hashes.insert(path.to_owned(), hash.to_owned());
             }
         }

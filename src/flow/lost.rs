@@ -1,5 +1,5 @@
 //! What tables and ledger have seen of each other and is not there: a part of the lake was put back to an older state, or lost.
-//! Read off the open tables' logs, so it costs nothing to ask.
+//! Read off the open tables' logs; what they say is missing is looked for once more.
 //!
 //! Tables name the run that wrote them, and quarantine and bronze the newest decision that they know. A run that was killed
 //! is named by tables too and has not reported, so one unknown run proves nothing; it is continued under its number.
@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::landing::{self, POSITION};
-use super::{Run, interventions};
+use super::{Run, dirty, interventions};
 use crate::error::Result;
 use crate::lake::table::Table;
 use crate::ledger::Ledger;
@@ -104,6 +104,19 @@ pub fn lost_decisions(run: &Run) -> Option<Unknown> {
     newest(known, newest_decision(run).into_iter())
 }
 
+/// The same, where the ledger does not have them either when it is opened again: an operator may have decided meanwhile.
+///
+/// # Errors
+/// The store's.
+pub async fn lost_decisions_still(run: &Run) -> Result<Option<Unknown>> {
+    let Some(lost) = lost_decisions(run) else {
+        return Ok(None);
+    };
+    let interventions = Ledger::open(&run.lake).await?.interventions;
+    let known = interventions.position(interventions::POSITION).unwrap_or(0);
+    Ok((lost.newest > known).then_some(Unknown { known, ..lost }))
+}
+
 /// A table that is behind what was seen of it: it has lost commits.
 #[derive(Debug, Clone)]
 pub struct Behind {
@@ -130,13 +143,24 @@ impl fmt::Display for Behind {
 /// # Errors
 /// The store's.
 pub async fn lost_commits(run: &Run) -> Result<Vec<Behind>> {
-    let mut seen: BTreeMap<&str, i64> = BTreeMap::new();
-    let ledger = [&run.ledger.runs, &run.ledger.landed, &run.ledger.decisions];
-    for snapshot in run.zone_tables().chain(ledger).filter_map(Table::snapshot) {
-        for (name, version) in &snapshot.txns {
-            let newest = seen.entry(name).or_insert(*version);
-            *newest = (*newest).max(*version);
+    let mut seen: BTreeMap<String, i64> = BTreeMap::new();
+    let mut see = |name: String, version: i64| {
+        let newest = seen.entry(name).or_insert(version);
+        *newest = (*newest).max(version);
+    };
+    for model in run.project.stored_models() {
+        let table = run.table(&model.table)?;
+        // what it read in an earlier form may have been given up
+        for name in dirty::positions(run, model)?.into_keys() {
+            if let Some(version) = table.position(&name) {
+                see(name, version);
+            }
         }
+    }
+    let ledger = [&run.ledger.runs, &run.ledger.landed, &run.ledger.decisions];
+    let others = run.bronze.values().chain(run.quarantine.values()).chain(ledger);
+    for (name, version) in others.filter_map(Table::snapshot).flat_map(|snapshot| &snapshot.txns) {
+        see(name.clone(), *version);
     }
     let mut found = Vec::new();
     for table in run.zone_tables().chain(run.ledger.tables()) {

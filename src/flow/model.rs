@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use arrow::array::{AsArray, BooleanArray, RecordBatch};
 use arrow::datatypes::Date32Type;
-use datafusion::common::ScalarValue;
-use datafusion::prelude::{DataFrame, SessionContext, ident, lit};
+use datafusion::common::{Column, ScalarValue};
+use datafusion::prelude::{DataFrame, Expr, SessionContext, lit};
 use futures::TryStreamExt;
 use serde_json::json;
 
@@ -238,8 +238,13 @@ async fn query(context: &SessionContext, model: &Model, dates: Option<&BTreeSet<
     if model.inputs.values().all(|span| *span == Span::SAME_DATE) {
         return Ok(frame);
     }
+    // the first of its name, as everywhere
+    let Some(column) = frame.schema().qualified_fields_with_unqualified_name(column).first().copied() else {
+        return Ok(frame);
+    };
+    let column = Expr::Column(Column::from(column));
     let date = |date: &i32| lit(ScalarValue::Date32(Some(*date)));
-    Ok(frame.filter(ident(column).in_list(dates.iter().map(date).collect(), false))?)
+    Ok(frame.filter(column.in_list(dates.iter().map(date).collect(), false))?)
 }
 
 /// The rows of the wanted dates, whatever the query gives.

@@ -56,6 +56,23 @@ pub async fn all(ledger: &Ledger) -> Result<Vec<RunRecord>> {
     parse(&ledger::read(&ledger.runs).await?)
 }
 
+/// The newest `limit` runs, oldest first.
+///
+/// # Errors
+/// The store's.
+pub async fn newest(ledger: &Ledger, limit: usize) -> Result<Vec<RunRecord>> {
+    let batches = ledger::read(&ledger.runs).await?;
+    let mut rows: Vec<(i64, RecordBatch)> = Vec::new();
+    for batch in &batches {
+        let ids = batch.column(0).as_primitive::<Int64Type>();
+        rows.extend(ids.values().iter().enumerate().map(|(row, id)| (*id, batch.slice(row, 1))));
+    }
+    rows.sort_by_key(|(id, _)| *id);
+    let older = rows.len().saturating_sub(limit);
+    let rows: Vec<RecordBatch> = rows.drain(older..).map(|(_, row)| row).collect();
+    parse(&rows)
+}
+
 /// The run as a row of `ledger.runs`, ended now.
 pub(super) fn row(run: &Run, outcome: &str, num_commits: usize, report: &str) -> Result<RecordBatch> {
     Ok(RecordBatch::try_new(

@@ -284,6 +284,7 @@ fn a_lake_can_be_looked_at_without_its_landing() {
     place.run();
     std::fs::remove_dir_all(&place.landing).unwrap();
     place.medallion(&["status"]).ok();
+    place.medallion(&["status", "--monitor"]).ok();
     place.medallion(&["quarantine", "show"]).ok();
     let told = place.medallion(&["doctor"]).ok();
     assert!(told.contains("landing") && told.contains("the lake is sound"), "{told}");

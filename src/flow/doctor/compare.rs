@@ -79,7 +79,7 @@ pub async fn compare(run: &Run) -> Result<Vec<Finding>> {
         let what = format!("intervention {newest} is not applied yet");
         found.push(Finding::new(NOTE, "ledger.interventions", what, format!("{RUN} applies it")));
     }
-    found.extend(lost_decisions(run, &remedies));
+    found.extend(lost_decisions(run, &remedies).await?);
     found.extend(lost_runs(run));
     for row in balance::stored(run).await?.iter().filter(|row| row.scope == "lake" && row.difference != 0) {
         found.push(Finding::new(
@@ -162,9 +162,12 @@ async fn remedy(
         }
         (zone::LEDGER, _) => format!("{RUN} writes it again"),
         _ => {
-            let mut readers = run.project.stored_models().filter_map(|model| run.table(&model.table).ok());
-            let is_read = readers
-                .any(|reader| reader.position(table.name()).is_some_and(|read| read > table.version()));
+            let mut is_read = false;
+            for model in run.project.stored_models() {
+                let read = run.table(&model.table)?.position(table.name());
+                is_read |= dirty::positions(run, model)?.contains_key(table.name())
+                    && read.is_some_and(|read| read > table.version());
+            }
             match is_read {
                 true => FULL_REFRESH.to_owned(),
                 false => format!("{RUN} computes it again"),
@@ -202,9 +205,11 @@ async fn refused_when_landed(landed: &Table, source: &str) -> Result<i64> {
 }
 
 /// Decisions of operators that tables have taken in, where the ledger was put back to before they were made.
-fn lost_decisions(run: &Run, told: &Remedies) -> Option<Finding> {
+async fn lost_decisions(run: &Run, told: &Remedies) -> Result<Option<Finding>> {
     let name = run.ledger.interventions.name();
-    let lost = lost::lost_decisions(run).filter(|_| !told.contains_key(name))?;
+    let Some(lost) = lost::lost_decisions_still(run).await?.filter(|_| !told.contains_key(name)) else {
+        return Ok(None);
+    };
     let what = format!(
         "{} over refused records {} lost: `{}` knows of it, the newest that is there is {}; what was discarded may come in \
          again",
@@ -213,7 +218,7 @@ fn lost_decisions(run: &Run, told: &Remedies) -> Option<Finding> {
         lost.named_by,
         lost.known
     );
-    Some(Finding::new(PROBLEM, name, what, DECIDE_AGAIN))
+    Ok(Some(Finding::new(PROBLEM, name, what, DECIDE_AGAIN)))
 }
 
 /// Runs that tables, balances or checks name, and that have not reported.

@@ -12,7 +12,7 @@ use crate::engine;
 use crate::error::{Error, Result};
 use crate::flow::bronze::MAX_EVENT_TIME;
 use crate::flow::decide::{DISCARDED, partition_keys, quoted};
-use crate::flow::landed::FileReport;
+use crate::flow::landed::{self, FileReport};
 use crate::flow::late::Lateness;
 use crate::flow::quarantine::{self, Stage};
 use crate::flow::{Run, inputs, landing};
@@ -49,6 +49,8 @@ async fn apply_to_bronze(run: &mut Run, source: &Source, id: i64, decisions: &[I
         return Ok(());
     }
     let retyper = Retyper::new(run, source, admitted.iter().map(|decision| &decision.record)).await?;
+    // a run that was killed may have taken in the records' files without saying what they hold
+    landed::report(run).await?;
     let hashes = landing::landed_hashes(run).await?;
     let money_before = money_before(run, source, &admitted).await?;
     let mut newest = table.position(MAX_EVENT_TIME);

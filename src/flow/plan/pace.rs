@@ -13,9 +13,12 @@ struct Sample {
     seconds: f64,
 }
 
-/// The one of about as many rows, the newest of several: what planning and looking back cost is in its seconds.
+/// So many of the newest runs are asked.
+const RUNS: usize = 200;
+
+/// The one of about as many rows, to a factor of two the newest: what planning and looking back cost is in its seconds.
 fn nearest(samples: &[Sample], rows: f64) -> Option<Sample> {
-    let distance = |sample: &Sample| (sample.rows.max(1.0) / rows.max(1.0)).ln().abs();
+    let distance = |sample: &Sample| (sample.rows.max(1.0) / rows.max(1.0)).log2().abs().round();
     samples.iter().copied().min_by(|a, b| distance(a).total_cmp(&distance(b)))
 }
 
@@ -62,8 +65,11 @@ impl Paces {
 
     /// How long these rows of a table take; `None` of a table that no run knows.
     fn seconds(&self, table: &str, rows: f64) -> Option<f64> {
-        let like = nearest(self.tables.get(table)?, rows)?;
-        Some(like.seconds * rows / like.rows)
+        let samples = self.tables.get(table)?;
+        let like = nearest(samples, rows)?;
+        // a small one's fixed costs do not grow with the rows
+        let more = samples.iter().filter(|sample| sample.rows >= rows).map(|sample| sample.seconds);
+        Some(more.fold(like.seconds * rows / like.rows, f64::min))
     }
 }
 
@@ -76,7 +82,7 @@ pub(super) async fn estimate(run: &Run, plan: &mut Plan) -> Result<()> {
     let steps: Vec<&Step> =
         plan.steps.iter().filter(|step| !step.table.starts_with("quarantine.") && step.rows > 0).collect();
     let mut paces = Paces::default();
-    for past in runs::all(&run.ledger).await?.iter().rev() {
+    for past in runs::newest(&run.ledger, RUNS).await?.iter().rev() {
         paces.learn(&past.report);
     }
     let seconds = |rows: fn(&Step) -> u64| {
@@ -94,7 +100,7 @@ pub(super) async fn estimate(run: &Run, plan: &mut Plan) -> Result<()> {
     };
     let (most, least) = (seconds(|step| step.rows), seconds(|step| step.at_least.rows));
     plan.estimated_seconds = most;
-    plan.at_least_seconds = least;
+    plan.at_least_seconds = least.zip(most).map(|(least, most)| least.min(most));
     Ok(())
 }
 
@@ -118,6 +124,7 @@ mod tests {
         paces.learn(&report(1_000_000, 10.0));
         assert_eq!(paces.seconds("gold.a", 2_000.0), Some(1.0));
         assert_eq!(paces.seconds("gold.a", 500_000.0), Some(5.0));
+        assert_eq!(paces.seconds("gold.a", 40_000.0), Some(10.0), "no more than many more rows took");
         assert_eq!(paces.seconds("gold.b", 1.0), None);
         assert_eq!(nearest(&paces.settling, 1_000.0).map(|like| like.rows), Some(1_000.0));
     }
