@@ -133,6 +133,22 @@ fn an_edited_record_stands_in_for_the_landed_one() {
     place.medallion(&["quarantine", "redrive", "--source", "readings", "--patch", patch_path]).expect(2);
 }
 
+/// A run that was killed between bronze and what the ledger says of its files.
+#[test]
+fn an_edited_record_of_a_file_that_is_not_reported_yet_costs_no_raw_bytes() {
+    let place = mini::place();
+    place.land(&mini::batches()[0]);
+    assert!(is_killed(&place, "commit ledger.landed", &["run"]));
+    let patch = place.folder().join("patch.json");
+    std::fs::write(&patch, mini::reading("p", 1, "1")).unwrap();
+    let outcome =
+        redrive(&place, &["--file", "readings/a.jsonl", "--line", "4", "--patch", patch.to_str().unwrap()]);
+    assert_eq!(outcome["accepted"], 1, "{outcome}");
+    assert_eq!(place.value("select count(*) from ledger.landed where hash = ''"), "0");
+    assert_eq!((count(&place, "stage = 'silver'"), count(&place, "raw_bytes = 0")), ("1".into(), "0".into()));
+    assert_settled(&place, "an edit after a kill");
+}
+
 #[test]
 fn a_csv_record_is_let_in_by_its_files_header() {
     let place = filled();
