@@ -46,12 +46,7 @@ async fn lost_from_the_lake(run: &Run) -> Result<Vec<String>> {
         .map(|behind| format!("`{}`: {behind}; `medallion doctor` says what to do", behind.table.name()))
         .collect();
     if let Some(lost) = lost::lost_decisions_still(run).await? {
-        found.push(format!(
-            "{} over refused records {} lost, and `{}` knows of it; `medallion doctor` says what to do",
-            lost.numbers("decision"),
-            if lost.count() == 1 { "is" } else { "are" },
-            lost.named_by
-        ));
+        found.push(format!("{}; `medallion doctor` says what to do", lost.decisions_text()));
     }
     Ok(found)
 }

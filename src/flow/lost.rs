@@ -39,6 +39,13 @@ impl Unknown {
             _ => format!("{noun}s {} to {}", self.known + 1, self.newest),
         }
     }
+
+    /// `decision 7 over refused records is lost: …`, where these are operators' decisions.
+    pub fn decisions_text(&self) -> String {
+        let verb = if self.count() == 1 { "is" } else { "are" };
+        let numbers = self.numbers("decision");
+        format!("{numbers} over refused records {verb} lost: `{}` knows of it", self.named_by)
+    }
 }
 
 /// The newest run that has reported, 0 before the first.

@@ -211,11 +211,8 @@ async fn lost_decisions(run: &Run, told: &Remedies) -> Result<Option<Finding>> {
         return Ok(None);
     };
     let what = format!(
-        "{} over refused records {} lost: `{}` knows of it, the newest that is there is {}; what was discarded may come in \
-         again",
-        lost.numbers("decision"),
-        if lost.count() == 1 { "is" } else { "are" },
-        lost.named_by,
+        "{}, the newest that is there is {}; what was discarded may come in again",
+        lost.decisions_text(),
         lost.known
     );
     Ok(Some(Finding::new(PROBLEM, name, what, DECIDE_AGAIN)))
